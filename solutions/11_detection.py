@@ -1,35 +1,37 @@
 # %% [markdown] name="title"
 # # Lab 11: Boxes, from sliding windows to Faster R-CNN
 #
-# Where is an object, and what is it? The answer of this chapter is a box and a class. A detector looks at thousands of
-# boxes that lie over the image beforehand, asks a net which of them are objects and how they should move, and drops
-# those that say the same twice. You write these steps, and at the end a small Faster R-CNN is trained on them.
+# Where is an object, and what is it? In this chapter, a detector predicts a box and a class for each object. It starts
+# from thousands of fixed boxes that cover the image. A network predicts which of these boxes contain an object and how
+# each box should be shifted and scaled. Finally, the detector removes duplicates. You write these steps, and at the end
+# you train a small Faster R-CNN that uses them.
 #
-# **Time**: 80 minutes. **Points**: 20, in six exercises. Read [chapter 11](../course/11-detection/index.md) first, or
-# beside this lab.
+# **Time**: 80 minutes. **Points**: 20, in six exercises.
 #
-# Run the cells from top to bottom. Where a function still misses, later cells use the library's, so the notebook
-# always runs to its end.
+# **Prerequisites**: [chapter 11](../course/11-detection/index.md), which you can read first or alongside this lab;
+# selective search from chapter 2; and lab 4 for the IoU. The mathematics is logarithms and exponentials.
+#
+# Run the cells from top to bottom. Until a function of yours passes its check, later cells use the library's version of
+# it, so the notebook always runs to its end.
 #
 # Your functions may call other libraries, but not functions that are the exercise itself, such as
-# `torchvision.ops.nms`: checks and grading hide them
-# ([which ones](../course/grading/trust.md)).
+# `torchvision.ops.nms`: checks and grading hide them ([which ones](../course/grading/trust.md)).
 
 # %% name="setup" role="setup"
 
 # %% [markdown] name="goals"
 # ## What you can do afterwards
 #
-# - lay anchors over an image, and say which objects they can find;
-# - write a box as four small numbers relative to an anchor, and read such numbers;
-# - say which anchors are an object, which are background, and which are neither;
-# - suppress detections that say the same twice;
+# - generate anchors for an image, and state which objects they cover;
+# - encode a box as four deltas relative to an anchor, and decode deltas again;
+# - decide which anchors are matched with an object, which are background, and which are ignored;
+# - remove duplicate detections by non-maximum suppression;
 # - merge the levels of a feature pyramid, and choose the level of a box;
-# - say what Fast R-CNN and Faster R-CNN no longer compute, and train a small Faster R-CNN.
+# - explain which repeated computation Fast R-CNN and Faster R-CNN avoid, and train a small Faster R-CNN.
 #
-# How would you find the objects in this image? The oldest way: slide windows over it, and ask of each "is this an
-# object?". A later one: group pixels that look alike, and ask only about the boxes of such groups. That is **selective
-# search** of chapter 2; its boxes are called **proposals**.
+# How would you find the objects in the following image? The oldest method slides windows over the image and classifies
+# each window as object or background. A later method groups similar pixels and classifies only the bounding boxes of
+# these groups. This is **selective search** from chapter 2, and its boxes are called **proposals**.
 
 # %% name="picture" role="show"
 from segedu.datasets.shapes import CLASSES, draw_shapes
@@ -39,7 +41,7 @@ from segedu.viz import palette, show
 
 
 def draw_boxes(ax, boxes, colour="#D55E00", **style):
-    """Boxes (N, 4) as they lie in the image, whose first pixel reaches from 0 to 1."""
+    """Draw boxes (N, 4) in image coordinates, in which the first pixel extends from 0 to 1."""
     for left, top, right, bottom in torch.as_tensor(boxes).tolist():
         ax.add_patch(plt.Rectangle((left, top), right - left, bottom - top, fill=False, ec=colour, **style))
 
@@ -52,7 +54,7 @@ def draw_image(ax, image, title, **style):
 
 
 scene = draw_shapes(4, size=(128, 128), count=(5, 7))
-image, truth, labels = (scene[key].as_subclass(torch.Tensor) for key in ("image", "boxes", "labels"))
+image, gt_boxes, labels = (scene[key].as_subclass(torch.Tensor) for key in ("image", "boxes", "labels"))
 windows = []
 for side in (32, 40, 48):
     left, top = torch.cartesian_prod(*[torch.arange(0, 128 - side + 1, 4)] * 2).T
@@ -60,32 +62,34 @@ for side in (32, 40, 48):
 windows, proposals = torch.cat(windows), selective_search(image, FAST)
 print(f"All boxes with corners between pixels: {(128 * 129 // 2) ** 2:,}")
 fig, axes = plt.subplots(1, 3, figsize=(11, 4), layout="constrained")
-draw_image(axes[0], image, f"{len(truth)} objects")
-draw_boxes(axes[0], truth, linewidth=2)
+draw_image(axes[0], image, f"{len(gt_boxes)} objects")
+draw_boxes(axes[0], gt_boxes, linewidth=2)
 for ax, name, boxes in zip(axes[1:], ("windows of three sizes", "proposals"), (windows, proposals)):
-    found = int((box_iou(truth, boxes).amax(dim=1) >= 0.5).sum())
-    draw_image(ax, image, f"{len(boxes)} {name}: {found} objects covered", alpha=0.6)
-    draw_boxes(ax, boxes[:: 1 + len(boxes) // 100], "#0072B2", linewidth=0.6)  # 100 are enough to see
+    covered = int((box_iou(gt_boxes, boxes).amax(dim=1) >= 0.5).sum())
+    draw_image(ax, image, f"{len(boxes)} {name}: {covered} objects covered", alpha=0.6)
+    draw_boxes(ax, boxes[:: 1 + len(boxes) // 100], "#0072B2", linewidth=0.6)  # draw about 100 of them
 show(
     fig,
-    alt=f"{len(truth)} objects with their boxes; some of {len(windows)} windows; some of {len(proposals)} proposals.",
+    alt=f"{len(gt_boxes)} objects with their ground-truth boxes; some of {len(windows)} windows; some of "
+    f"{len(proposals)} proposals.",
 )
 
 # %% [markdown] name="picture_after"
-# "Covered" means that some box has an IoU of at least 1/2 with the object. Both ways cover the objects, but the windows
-# need many boxes for it, although they are squares of three sizes only. Proposals are few, but grouping takes its time,
-# and it never learns what an object is.
+# An object counts as covered if at least one box has an IoU of 1/2 or more with it. Both methods cover the objects. The
+# windows need many boxes for it, although they are only squares of three sizes. There are few proposals, but the
+# grouping takes time and never learns what an object is.
 #
-# **Faster R-CNN** goes back to windows in a grid. It calls them **anchors**, and lets a net judge all of them at once
-# and push them into place. So they need not fit: they only have to be near.
+# **Faster R-CNN** returns to a grid of windows and calls them **anchors**. A single network classifies all anchors at
+# once and predicts how to shift and scale each of them. Therefore the anchors do not need to fit the objects exactly.
+# They only have to be near.
 
 # %% [markdown] name="make_anchors_idea"
 # ## 1. Anchors (3 points)
 #
-# **Idea.** A feature map has a cell for every `stride` pixels of the image. Around the middle of each cell lie some
-# boxes, of all sizes and shapes that are asked for. These are the anchors; they are the same for all images.
+# **Idea.** Each cell of a feature map stands for a square of `stride` x `stride` pixels of the image. Several boxes of
+# different sizes and ratios are centred on each cell. These boxes are the anchors. They are the same for all images.
 #
-# **Formula.** The cell in row $i$, column $j$ has its middle at
+# **Formula.** The cell in row $i$ and column $j$ has its centre at
 #
 # $$ x = (j + \tfrac12) \cdot \text{stride}, \qquad y = (i + \tfrac12) \cdot \text{stride} . $$
 #
@@ -93,36 +97,38 @@ show(
 #
 # $$ w = s / \sqrt r, \qquad h = s \sqrt r . $$
 #
-# **By hand.** Stride 8, size 4, ratio 4: $w = 4/2 = 2$ and $h = 4 \cdot 2 = 8$. In row 0, column 1 the middle is (12,
-# 4), and the anchor is (11, 0, 13, 8). Ratios are height over width here, and the middle of the cell is the middle of
-# the anchor. Others do it otherwise: torchvision takes the corner of the cell.
+# **Worked example.** Let the stride be 8, the size 4 and the ratio 4. Then $w = 4/2 = 2$ and $h = 4 \cdot 2 = 8$. The
+# cell in row 0 and column 1 has its centre at (12, 4), so the anchor is (11, 0, 13, 8). In this lab, the ratio is
+# height over width, and the centre of the anchor is the centre of the cell. Other implementations use other
+# conventions: torchvision centres anchors on the upper left corner of the cell.
 
 
 # %% name="make_anchors" role="solution"
 def make_anchors(shape, stride, sizes, ratios):
-    """Lay anchors around the middle of every cell of a feature map: one for each ratio and each size.
+    """Centre anchors on every cell of a feature map: one anchor per ratio and size.
 
-    A cell stands for a square of `stride` x `stride` pixels of the image; the first square begins at (0, 0). An anchor
-    of size s and ratio r has the area s * s and is r times as high as wide. It may reach over the image. Nothing is
-    rounded.
+    Each cell covers a square of `stride` x `stride` pixels of the image, and the first square begins at (0, 0). An
+    anchor of size s and ratio r has the area s * s, and its height is r times its width. It may extend beyond the
+    image. Nothing is rounded.
 
     shape:  (H, W) of the feature map.
-    stride: pixels of the image from one cell to the next.
-    sizes:  S numbers of pixels.
-    ratios: R numbers, height over width.
+    stride: distance between neighbouring cells, in pixels of the image.
+    sizes:  S sizes in pixels.
+    ratios: R ratios, height over width.
 
-    Returns (H * W * R * S, 4) floats (x1, y1, x2, y2): the cells row by row; in each cell ratio by ratio; for each
-    ratio size by size.
+    Returns (H * W * R * S, 4) floats (x1, y1, x2, y2). The cells are listed row by row. The anchors of one cell are
+    ordered by ratio, and those of one ratio by size, both in the given order.
 
-    Example: make_anchors((1, 2), 8, [2], [1, 4]) is [[3, 3, 5, 5], [3.5, 2, 4.5, 6], [11, 3, 13, 5], [11.5, 2, 12.5, 6]].
+    Example: make_anchors((1, 2), 8, [2], [1, 4]) is
+    [[3, 3, 5, 5], [3.5, 2, 4.5, 6], [11, 3, 13, 5], [11.5, 2, 12.5, 6]].
     """
-    ### BEGIN SOLUTION: half sides of the anchors of one cell, middles of all cells, then middle minus and plus half
+    ### BEGIN SOLUTION: compute half the sides of one cell's anchors and the centres of all cells, then the corners
     size = torch.tensor(sizes, dtype=torch.float64)
     root = torch.tensor(ratios, dtype=torch.float64).sqrt()[:, None]
     half = torch.stack([size / root, size * root], dim=2).reshape(1, -1, 2) / 2
     rows, columns = [(torch.arange(count) + 0.5) * stride for count in shape]
-    middle = torch.stack([columns.repeat(len(rows)), rows.repeat_interleave(len(columns))], dim=1)[:, None]
-    return torch.cat([middle - half, middle + half], dim=2).reshape(-1, 4)
+    centre = torch.stack([columns.repeat(len(rows)), rows.repeat_interleave(len(columns))], dim=1)[:, None]
+    return torch.cat([centre - half, centre + half], dim=2).reshape(-1, 4)
     ### END SOLUTION
 
 
@@ -130,78 +136,83 @@ def make_anchors(shape, stride, sizes, ratios):
 check(make_anchors)
 
 # %% [markdown] name="make_anchors_after"
-# Left, your six anchors of one cell, and the middles of all cells. Right, the best IoU that the objects of 20 scenes
-# have with any anchor. A fine grid covers more. No grid fits well: at an IoU of 0.9 nearly nothing is left. This is why
-# anchors move.
+# The left panel shows your six anchors of one cell, and the centres of all cells. The right panel shows, for the
+# objects of 20 scenes, the fraction whose best anchor reaches a given IoU. A finer grid covers more objects. But no
+# grid fits the objects well: almost no object has an anchor with an IoU of 0.9. Therefore the network has to shift and
+# scale the anchors.
 
 # %% name="make_anchors_figure" role="show"
-lay = use(make_anchors)
-twenty = [draw_shapes((26, i), size=(128, 128))["boxes"].as_subclass(torch.Tensor) for i in range(20)]
+place_anchors = use(make_anchors)
+boxes_of_scenes = [draw_shapes((26, i), size=(128, 128))["boxes"].as_subclass(torch.Tensor) for i in range(20)]
 fig, axes = plt.subplots(1, 2, figsize=(9.5, 4), layout="constrained", width_ratios=(1, 1.2))
 draw_image(axes[0], image, "stride 16: 8 x 8 cells, 6 anchors each", alpha=0.8)
 x, y = torch.meshgrid(*[torch.arange(8, 128, 16)] * 2, indexing="xy")
 axes[0].plot(x.flatten(), y.flatten(), ".", color="white", markeredgecolor="#1b1b1b", markersize=6)
 all_anchors = {
-    stride: torch.as_tensor(lay((128 // stride,) * 2, stride, [32.0, 48.0], [0.5, 1.0, 2.0])) for stride in (32, 16, 8)
+    stride: torch.as_tensor(place_anchors((128 // stride,) * 2, stride, [32.0, 48.0], [0.5, 1.0, 2.0]))
+    for stride in (32, 16, 8)
 }
 draw_boxes(axes[0], all_anchors[16].reshape(8, 8, 6, 4)[4, 3], linewidth=1.5)
-limits = torch.linspace(0.3, 1, 29)
+thresholds = torch.linspace(0.3, 1, 29)
 for (stride, boxes), colour, marker in zip(all_anchors.items(), ("#D55E00", "#009E73", "#0072B2"), "s^o"):
-    best = torch.cat([box_iou(objects, boxes.float()).amax(dim=1) for objects in twenty])
-    covered = (best[:, None] >= limits).double().mean(dim=0)
+    best = torch.cat([box_iou(objects, boxes.float()).amax(dim=1) for objects in boxes_of_scenes])
+    covered = (best[:, None] >= thresholds).double().mean(dim=0)
     axes[1].plot(
-        limits, covered, color=colour, marker=marker, markevery=4, label=f"stride {stride}: {len(boxes)} anchors"
+        thresholds, covered, color=colour, marker=marker, markevery=4, label=f"stride {stride}: {len(boxes)} anchors"
     )
-axes[1].set(xlabel="IoU at least", ylabel="share of objects with such an anchor", ylim=(-0.02, 1.02))
+axes[1].set(xlabel="IoU at least", ylabel="fraction of objects with such an anchor", ylim=(-0.02, 1.02))
 axes[1].legend()
 show(
     fig,
-    alt="Anchors of one cell on a scene; shares of objects that anchors cover, which fall from 1 to 0 as IoU grows.",
+    alt="The anchors of one cell on a scene; the fraction of objects that anchors cover, which falls as the IoU grows.",
 )
 
 # %% [markdown] name="encode_decode_idea"
-# ## 2. How far off? Deltas (4 points)
+# ## 2. Deltas between an anchor and a box (4 points)
 #
-# **Idea.** An anchor lies near an object. A net says how it should move: four numbers, the **deltas**. In pixels they
-# would be large for large objects and small for small ones, and a small error would not be the same thing for both. So
-# shifts are counted in sides of the anchor, and sides as factors, of which the logarithm is taken: twice as wide and
-# half as wide are equally far from 0.
+# **Idea.** An anchor lies near an object. The network predicts how to shift and scale the anchor, by four values that
+# are called **deltas**. If deltas were measured in pixels, they would be large for large objects and small for small
+# objects, and an error of one pixel would be serious only for a small object. Therefore shifts are measured in units of
+# the anchor's sides. Changes of size are the logarithm of a factor, so that twice as wide and half as wide are equally
+# far from 0.
 #
-# **Formula.** With centre $x, y$ and sides $w, h$ of the box, and $x_a, y_a, w_a, h_a$ of the anchor,
+# **Formula.** Let the box have the centre $x, y$ and the sides $w, h$, and let the anchor have the centre $x_a, y_a$
+# and the sides $w_a, h_a$. The deltas are
 #
 # $$ t_x = \frac{x - x_a}{w_a}, \quad t_y = \frac{y - y_a}{h_a}, $$
 #
 # $$ t_w = \log \frac{w}{w_a}, \quad t_h = \log \frac{h}{h_a} . $$
 #
-# To decode, solve for the box: $x = x_a + t_x w_a$, and so on.
+# To decode deltas, solve these equations for the box: $x = x_a + t_x w_a$, and so on.
 #
-# **By hand.** The anchor (0, 0, 4, 2) has its centre at (2, 1) and sides 4 and 2. The box (1, 0, 9, 2) has its centre at
-# (5, 1) and sides 8 and 2. So $t = (3/4,\ 0,\ \log 2 = 0.69,\ 0)$. The other way: deltas $(0,\ 0.5,\ 0,\ -0.69)$ of the same
-# anchor mean the centre (2, 2) and sides 4 and 1, which is the box (0, 1.5, 4, 2.5).
+# **Worked example.** The anchor (0, 0, 4, 2) has its centre at (2, 1) and the sides 4 and 2. The box (1, 0, 9, 2) has
+# its centre at (5, 1) and the sides 8 and 2. The deltas of the box are $t = (3/4,\ 0,\ \log 2 = 0.69,\ 0)$. In the
+# other direction, the deltas $(0,\ 0.5,\ 0,\ -0.69)$ of the same anchor give the centre (2, 2) and the sides 4 and 1,
+# which is the box (0, 1.5, 4, 2.5).
 
 
 # %% name="encode_decode" role="solution"
 def encode_decode(boxes, anchors, deltas):
-    """Encode each box by its anchor, and decode deltas that a network gave for the same anchors.
+    """Encode each box relative to its anchor, and decode deltas that a network predicted for the same anchors.
 
     boxes:   (N, 4) floats (x1, y1, x2, y2).
-    anchors: (N, 4) floats (x1, y1, x2, y2): anchor n belongs to row n of the boxes, and of the deltas.
-    deltas:  (N, 4) floats (tx, ty, tw, th), from elsewhere: they are not those of the boxes.
+    anchors: (N, 4) floats (x1, y1, x2, y2). Anchor n belongs to row n of the boxes and to row n of the deltas.
+    deltas:  (N, 4) floats (tx, ty, tw, th) to decode. They are not the deltas of the boxes.
 
-    Returns two tensors: (N, 4) deltas (tx, ty, tw, th) of the boxes, by the formula above with the natural logarithm;
-    and (N, 4) boxes (x1, y1, x2, y2) that have the given deltas. N may be 0: then both have the shape (0, 4). What you
-    were given is not changed.
+    Returns two tensors: the deltas (tx, ty, tw, th) of the boxes, (N, 4), by the formula above with the natural
+    logarithm; and the boxes (x1, y1, x2, y2) of the given deltas, (N, 4). N may be 0: then both have the shape (0, 4).
+    The arguments are not changed in place.
 
     Example: boxes [[1, 0, 5, 2]], anchors [[0, 0, 4, 2]] and deltas [[0, 0, 0, 0]] give [[0.25, 0, 0, 0]] and
     [[0, 0, 4, 2]].
     """
-    ### BEGIN SOLUTION: centres and sides of boxes and anchors, the formula, and its inverse for the deltas
+    ### BEGIN SOLUTION: compute centres and sides, encode the boxes by the formula, decode the deltas by its inverse
     sides, anchor_sides = boxes[:, 2:] - boxes[:, :2], anchors[:, 2:] - anchors[:, :2]
     centres, anchor_centres = boxes[:, :2] + sides / 2, anchors[:, :2] + anchor_sides / 2
     encoded = torch.cat([(centres - anchor_centres) / anchor_sides, torch.log(sides / anchor_sides)], dim=1)
-    moved = anchor_centres + deltas[:, :2] * anchor_sides
+    decoded_centres = anchor_centres + deltas[:, :2] * anchor_sides
     half = torch.exp(deltas[:, 2:]) * anchor_sides / 2
-    return encoded, torch.cat([moved - half, moved + half], dim=1)
+    return encoded, torch.cat([decoded_centres - half, decoded_centres + half], dim=1)
     ### END SOLUTION
 
 
@@ -209,90 +220,97 @@ def encode_decode(boxes, anchors, deltas):
 check(encode_decode)
 
 # %% [markdown] name="encode_decode_after"
-# Left and middle, an object (solid) with its best anchor of stride 32 (dashed), and both at twice the size: the shift
-# in pixels doubles, the deltas stay. Right, what small random deltas do to this anchor. A net that says "0, 0, 0, 0"
-# leaves it where it is.
+# The left panel shows an object (solid) and its best anchor of stride 32 (dashed). The middle panel shows both at twice
+# the size: the shift in pixels doubles, but the deltas stay the same. The right panel shows boxes that are decoded from
+# small random deltas of this anchor. If the network predicts the deltas (0, 0, 0, 0), the anchor stays as it is.
 
 # %% name="encode_decode_figure" role="show"
-code = use(encode_decode)
-row = int((truth[:, :2] + truth[:, 2:] - 128).norm(dim=1).argmin())  # the object nearest to the middle
+box_coder = use(encode_decode)
+row = int((gt_boxes[:, :2] + gt_boxes[:, 2:] - 128).norm(dim=1).argmin())  # the most central object
 coarse = all_anchors[32].float()
-anchor = coarse[box_iou(truth, coarse)[row].argmax()][None]
+anchor = coarse[box_iou(gt_boxes, coarse)[row].argmax()][None]
 fig, axes = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
 for ax, scale in zip(axes, (1, 2)):
-    enlarged = torch.nn.functional.interpolate(image[None], scale_factor=scale, mode="nearest")[0]
-    box, start = truth[row, None] * scale, anchor * scale
-    deltas = torch.as_tensor(code(box, start, torch.zeros(1, 4))[0])
-    shift = ((box[:, :2] + box[:, 2:] - start[:, :2] - start[:, 2:]) / 2)[0].tolist()
-    numbers = ", ".join(f"{number:.2f}" for number in deltas[0].tolist())
-    draw_image(ax, enlarged, f"shift of {shift[0]:.1f} and {shift[1]:.1f} pixels\ndeltas {numbers}", alpha=0.8)
+    upsampled = torch.nn.functional.interpolate(image[None], scale_factor=scale, mode="nearest")[0]
+    box, scaled_anchor = gt_boxes[row, None] * scale, anchor * scale
+    deltas = torch.as_tensor(box_coder(box, scaled_anchor, torch.zeros(1, 4))[0])
+    shift = ((box[:, :2] + box[:, 2:] - scaled_anchor[:, :2] - scaled_anchor[:, 2:]) / 2)[0].tolist()
+    delta_text = ", ".join(f"{delta:.2f}" for delta in deltas[0].tolist())
+    draw_image(ax, upsampled, f"shift of {shift[0]:.1f} and {shift[1]:.1f} pixels\ndeltas {delta_text}", alpha=0.8)
     draw_boxes(ax, box, "#0072B2", linewidth=2)
-    draw_boxes(ax, start, linestyle="--", linewidth=2)
+    draw_boxes(ax, scaled_anchor, linestyle="--", linewidth=2)
     ax.set(xlim=(0, 128 * scale), ylim=(128 * scale, 0), xticks=[0, 128 * scale], yticks=[0, 128 * scale])
-wild = 0.2 * torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+random_deltas = 0.2 * torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
 draw_image(axes[2], image, "twelve random deltas of about 0.2", alpha=0.8)
 draw_boxes(
-    axes[2], torch.as_tensor(code(anchor.expand(12, 4), anchor.expand(12, 4), wild)[1]), "#0072B2", linewidth=0.8
+    axes[2],
+    torch.as_tensor(box_coder(anchor.expand(12, 4), anchor.expand(12, 4), random_deltas)[1]),
+    "#0072B2",
+    linewidth=0.8,
 )
 draw_boxes(axes[2], anchor, linestyle="--", linewidth=2)
 show(
-    fig, alt=f"An object (solid) and its anchor (dashed), at two scales with the same deltas, {numbers}; random deltas."
+    fig,
+    alt=f"An object (solid) and its anchor (dashed), at two scales with the same deltas, {delta_text}; boxes of random "
+    "deltas around the anchor.",
 )
 
 # %% [markdown] name="assign_targets_idea"
-# ## 3. Which anchor is an object? (4 points)
+# ## 3. Which anchors are objects? (4 points)
 #
-# **Idea.** To train, each anchor needs an answer. An anchor that overlaps an object well *is* this object; one that
-# overlaps none is background. One that overlaps half an object is neither: whatever the net says of it, it is not quite
-# wrong, so the loss leaves it out.
+# **Idea.** For training, each anchor needs a target. An anchor that overlaps an object well is *matched* with this
+# object. An anchor that hardly overlaps any object is background. For an anchor that contains half an object, neither
+# target is quite right, so the loss ignores this anchor.
 #
-# **Rule**, from the paper of Faster R-CNN, with `low` 0.3 and `high` 0.7; what the paper leaves open is settled here.
-# The best object of an anchor is the one that it overlaps most.
+# **Rule.** The rule follows the Faster R-CNN paper, with `low` 0.3 and `high` 0.7; where the paper is not explicit,
+# this lab decides. The best object of an anchor is the object with which it has the largest IoU.
 #
-# 1. Best IoU at least `high`: the anchor answers for its best object.
-# 2. Best IoU below `low`: background, -1.
-# 3. Between: neither, -2.
-# 4. An object may have no anchor of 0.7. Then nobody would learn it. So the best anchors of *every object* are positive
-#    too, all of them where several are equally good, whatever their IoU; but an IoU of 0 forces nothing. Such an anchor
-#    answers for the object that *it* overlaps most, which may be another one.
+# 1. An anchor whose best IoU is at least `high` is positive: it is matched with its best object.
+# 2. An anchor whose best IoU is below `low` is background, -1.
+# 3. An anchor in between is ignored, -2.
+# 4. An object may have no anchor with an IoU of 0.7, and then the network would never learn this object. Therefore the
+#    anchors that have the largest IoU of *an object* are positive too, all of them if several are equally good, and
+#    however small this IoU is. This holds for every object. Such an anchor is matched with *its own* best object, as in
+#    step 1, and this may be a different object. An object whose largest IoU is 0 forces nothing.
 #
-# **By hand.**
+# **Worked example.**
 #
 # | IoU | anchor a | b | c | d | e |
 # |---|---|---|---|---|---|
 # | object 0 | 0.8 | 0.5 | 0.1 | 0 | 0.1 |
 # | object 1 | 0 | 0.2 | 0.6 | 0.2 | 0 |
 # | object 2 | 0.4 | 0 | 0 | 0.1 | 0.1 |
-# | **answer** | 0 | -2 | 1 | -1 | -1 |
+# | **result** | 0 | -2 | 1 | -1 | -1 |
 #
-# Anchor c has less than 0.7, but it is the best that object 1 has. The best that object 2 has is anchor a. So a is
-# positive by steps 1 and 4, but it overlaps object 0 more and answers for that: object 2 goes without.
+# Anchor c has an IoU below 0.7, but it is the best anchor of object 1, so it is positive by step 4. The best anchor of
+# object 2 is anchor a. Anchor a is therefore positive by step 1 and by step 4, but it overlaps object 0 more and is
+# matched with object 0. Object 2 has no anchor.
 
 
 # %% name="assign_targets" role="solution"
 def assign_targets(iou, low, high):
-    """Say for each anchor which object it answers for, by the IoU of every object with every anchor: the rule above.
+    """Match each anchor with an object, given the IoU of every object with every anchor, by the rule above.
 
-    The best object of an anchor is the one that it overlaps most; of equal ones the first row.
+    The best object of an anchor is the object with which it has the largest IoU. Of equal ones it is the first row.
 
-    iou:  (N, A) floats: row n belongs to an object, column a to an anchor. N may be 0; A is at least 1.
-    low:  below it begins background.
-    high: at least `low`; an IoU of `high` itself is positive.
+    iou:  (N, A) floats. Row n belongs to an object, column a to an anchor. N may be 0; A is at least 1.
+    low:  anchors with a best IoU below it are background.
+    high: at least `low`; an anchor whose IoU equals `high` is positive.
 
-    Returns (A,) integers: the row of the object, -1 for background, -2 for neither. Without objects all are -1.
+    Returns (A,) integers: the row of the object, -1 for background, -2 for ignored. Without objects all are -1.
 
     Example: assign_targets(torch.tensor([[0.1, 0.4, 0.6]]), 0.3, 0.7) is [-1, -2, 0].
     """
-    ### BEGIN SOLUTION: without objects all -1; else the thresholds by column, then the best of each row
+    ### BEGIN SOLUTION: return -1 without objects; apply both thresholds per column, then force the best of each row
     if len(iou) == 0:
         return torch.full((iou.shape[1],), -1)
-    best, owner = iou.max(dim=0)
-    answers = torch.where(best >= high, owner, -2)
-    answers[best < low] = -1
+    best_iou, best_object = iou.max(dim=0)
+    matched_idxs = torch.where(best_iou >= high, best_object, -2)
+    matched_idxs[best_iou < low] = -1
     largest = iou.max(dim=1, keepdim=True).values
     forced = ((iou == largest) & (largest > 0)).any(dim=0)
-    answers[forced] = owner[forced]
-    return answers
+    matched_idxs[forced] = best_object[forced]
+    return matched_idxs
     ### END SOLUTION
 
 
@@ -300,39 +318,44 @@ def assign_targets(iou, low, high):
 check(assign_targets)
 
 # %% [markdown] name="assign_targets_after"
-# Your answers for the anchors of stride 8. Left the positive ones, in the colour of their object, which is dashed.
-# Right a sign for each cell: object if one of its six anchors is an object, else neither if one is that, else
-# background.
+# The figure shows your result for the anchors of stride 8. The left panel shows the positive anchors in the colour of
+# their object, and the ground-truth boxes (dashed). The right panel has one marker per cell. A cell is marked as object
+# if at least one of its six anchors is matched with an object; otherwise as ignored if at least one anchor is ignored;
+# otherwise as background.
 #
-# Read the counts: about one anchor in a hundred is an object. If all of them counted in the loss, a net would learn to
-# say "background" and be right nearly always. So the loss draws a few anchors, at most half of them objects.
+# Read the counts: about one anchor in a hundred is positive. If all anchors contributed to the loss, a network that
+# always predicts "background" would be correct almost everywhere. Therefore the loss uses a small random sample of
+# anchors, of which at most half are positive.
 
 # %% name="assign_targets_figure" role="show"
 assign, boxes = use(assign_targets), all_anchors[8].float()
-answers = torch.as_tensor(assign(box_iou(truth, boxes), 0.3, 0.7))
+matched_idxs = torch.as_tensor(assign(box_iou(gt_boxes, boxes), 0.3, 0.7))
 fig, axes = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
-draw_image(axes[0], image, f"{int((answers >= 0).sum())} positive anchors", alpha=0.7)
-for number, (box, colour) in enumerate(zip(truth, palette(len(truth)))):
-    draw_boxes(axes[0], boxes[answers == number], colour, linewidth=1.3)
+draw_image(axes[0], image, f"{int((matched_idxs >= 0).sum())} positive anchors", alpha=0.7)
+for row, (box, colour) in enumerate(zip(gt_boxes, palette(len(gt_boxes)))):
+    draw_boxes(axes[0], boxes[matched_idxs == row], colour, linewidth=1.3)
     draw_boxes(axes[0], box[None], "#1b1b1b", linewidth=1.5, linestyle="--")
-draw_image(axes[1], image, f"{len(answers)} anchors in 16 x 16 cells", alpha=0.5)
-cells = answers.reshape(256, 6)
+draw_image(axes[1], image, f"{len(matched_idxs)} anchors in 16 x 16 cells", alpha=0.5)
+cells = matched_idxs.reshape(256, 6)
 cells = torch.where((cells >= 0).any(dim=1), 0, torch.where((cells == -2).any(dim=1), -2, -1)).reshape(16, 16)
-kinds = ((0, "object", "#0072B2", "o"), (-2, "neither", "#E69F00", "x"), (-1, "background", "#5a5a5a", "."))
-for value, name, colour, marker in kinds:
+groups = ((0, "object", "#0072B2", "o"), (-2, "ignored", "#E69F00", "x"), (-1, "background", "#5a5a5a", "."))
+for value, name, colour, marker in groups:
     i, j = torch.nonzero(cells == value).T
-    count = int((answers >= 0).sum() if value == 0 else (answers == value).sum())
+    count = int((matched_idxs >= 0).sum() if value == 0 else (matched_idxs == value).sum())
     axes[1].plot(8 * j + 4, 8 * i + 4, marker, color=colour, label=f"{name}: {count}", linestyle="none")
 fig.legend(loc="outside lower center", ncols=3)
 counts = ", ".join(text.get_text() for text in fig.legends[0].get_texts())
-show(fig, alt=f"Positive anchors lie on objects, neither around them, background elsewhere: {counts} anchors.")
+show(
+    fig, alt=f"Positive anchors lie on objects, ignored ones around them, background ones elsewhere: {counts} anchors."
+)
 
 # %% [markdown] name="widget_text"
 # ## Move the thresholds
 #
-# A scene with a small triangle before a large one. "An object from IoU" is `high`. Try: without forcing, how low must
-# it be until every object has an anchor? What do more sizes and ratios change, and what a finer grid? What does forcing
-# cost?
+# The scene contains a small triangle in front of a large one. The slider "lowest IoU of a positive anchor" sets `high`,
+# and the check box "best anchor of each object is positive" switches step 4 on and off. The figure calls ignored
+# anchors "neither". Without step 4, how low must the threshold be until every object has an anchor? What changes with
+# more sizes and ratios, and what with a finer grid? What is the disadvantage of step 4?
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.anchors import explorer
@@ -342,11 +365,13 @@ explorer()
 # %% [markdown] name="nms_idea"
 # ## 4. One object, many boxes (3 points)
 #
-# **Idea.** Many anchors lie near one object, and all say "here". Go through the detections from the highest score down:
-# keep one, drop all of its class that overlap it too much. This is **non-maximum suppression**, NMS for short. It is
-# done class by class: a rider does not remove the horse.
+# **Idea.** Many anchors lie near one object, and the network predicts a box from each of them. Go through the
+# detections in descending order of their scores. Keep a detection, and remove all other detections of its class that
+# overlap it too much. This is **non-maximum suppression**, or NMS. It is done for each class separately, so that a
+# rider does not remove the horse.
 #
-# **By hand.** Threshold 0.5. Scores: A 0.9, B 0.8, C 0.7, D 0.6; A, B, C are circles, D is a square.
+# **Worked example.** The threshold is 0.5. The scores are A 0.9, B 0.8, C 0.7, D 0.6. A, B and C are circles, and D is
+# a square.
 #
 # | IoU | A | B | C | D |
 # |---|---|---|---|---|
@@ -354,8 +379,9 @@ explorer()
 # | B | 0.6 | 1 | 0.6 | 0.5 |
 # | C | 0.3 | 0.6 | 1 | 0.4 |
 #
-# A stays. B overlaps A by 0.6: it goes. C overlaps B by 0.6, but B is gone and removes nobody; with A it has 0.3, so it
-# stays. D overlaps A by 0.7, but is of another class: it stays. The answer is A, C, D.
+# A is kept. B has an IoU of 0.6 with A, so it is removed. C has an IoU of 0.6 with B, but B is removed and therefore
+# removes no others. C has an IoU of 0.3 with A, so it is kept. D has an IoU of 0.7 with A but belongs to another class,
+# so it is kept. The result is A, C, D.
 
 
 # %% name="nms" role="solution"
@@ -363,21 +389,21 @@ from segedu.ops.boxes import box_iou
 
 
 def nms(boxes, scores, labels, iou_threshold):
-    """Go through detections from the highest score down; keep each that overlaps no kept one of its class too much.
+    """Remove every detection that overlaps a kept detection of its class with a higher score too much.
 
-    A detection goes if its IoU with a detection of the same class that was kept before is above `iou_threshold`; what
-    has gone removes nobody. Of equal scores the detection with the lower index comes first. `box_iou(boxes1, boxes2)`
-    is there to be used.
+    Go through the detections in descending order of their scores; of equal scores the lower index comes first. A
+    detection is removed if its IoU with a detection of the same class that was kept before is above `iou_threshold`.
+    A removed detection removes no others. You may use `box_iou(boxes1, boxes2)`.
 
-    boxes:  (N, 4) floats (x1, y1, x2, y2), no number below 0, each with an area; N may be 0.
+    boxes:  (N, 4) floats (x1, y1, x2, y2). No coordinate is negative, and every box has an area. N may be 0.
     scores: (N,) floats.
     labels: (N,) integers, the class of each detection.
     iou_threshold: in [0, 1].
 
-    Returns (K,) integers: the indices of the detections that are kept, of all classes together, the highest score
-    first. What you were given is not changed.
+    Returns (K,) integers: the indices of the kept detections of all classes together, in descending order of their
+    scores. The arguments are not changed in place.
     """
-    ### BEGIN SOLUTION: who would remove whom, then from the highest score down compare with those kept so far
+    ### BEGIN SOLUTION: mark pairs that overlap too much, then compare in order of scores with the kept detections
     removes = (box_iou(boxes, boxes) > iou_threshold) & (labels[:, None] == labels[None])
     kept = []
     for i in scores.argsort(descending=True, stable=True).tolist():
@@ -391,37 +417,43 @@ def nms(boxes, scores, labels, iou_threshold):
 check(nms)
 
 # %% [markdown] name="nms_after"
-# Let us play the net: eight boxes for each object, moved a little by random deltas; the score follows the IoU. With the
-# right threshold about one stays for each object. With a low one, objects that stand before each other lose their box;
-# with a high one, objects keep several. No threshold is right for all scenes: this is the weak point of boxes with
-# suppression. Circles have solid boxes, squares dashed ones, triangles dotted ones.
+# To imitate the predictions of a network, we generate eight boxes per object, which are shifted and scaled by small
+# random deltas. The score of each box follows its IoU. With a suitable threshold, about one box per object is kept.
+# With a low threshold, objects that occlude each other lose their box. With a high threshold, objects keep several
+# boxes. No threshold suits all scenes, which is the main weakness of non-maximum suppression. Circles have solid boxes,
+# squares dashed ones, and triangles dotted ones.
 
 # %% name="nms_figure" role="show"
 suppress = use(nms)
 random = torch.Generator().manual_seed(1)
-starts, kinds = truth.repeat_interleave(8, dim=0), labels.repeat_interleave(8)
-erring = (
-    torch.as_tensor(code(starts, starts, 0.1 * torch.randn(len(starts), 4, generator=random))[1]).float().clamp(0, 128)
+repeated_boxes, repeated_labels = gt_boxes.repeat_interleave(8, dim=0), labels.repeat_interleave(8)
+noisy_boxes = (
+    torch.as_tensor(
+        box_coder(repeated_boxes, repeated_boxes, 0.1 * torch.randn(len(repeated_boxes), 4, generator=random))[1]
+    )
+    .float()
+    .clamp(0, 128)
 )
-iou = box_iou(erring, starts).diagonal()
+iou = box_iou(noisy_boxes, repeated_boxes).diagonal()
 scores = iou + 0.03 * torch.randn(len(iou), generator=random)
-panels = {f"{len(erring)} boxes": torch.arange(len(erring))}
+panels = {f"{len(noisy_boxes)} boxes": torch.arange(len(noisy_boxes))}
 for threshold in (0.8, 0.5, 0.1):
-    kept = torch.as_tensor(suppress(erring, scores, kinds, threshold))
-    whose = (torch.arange(len(truth)).repeat_interleave(8)[kept]).unique()
-    panels[f"IoU {threshold}: {len(kept)} stay, {len(whose)} objects"] = kept
+    kept = torch.as_tensor(suppress(noisy_boxes, scores, repeated_labels, threshold))
+    remaining = (torch.arange(len(gt_boxes)).repeat_interleave(8)[kept]).unique()
+    panels[f"IoU {threshold}: {len(kept)} kept, {len(remaining)} objects"] = kept
 fig, axes = plt.subplots(1, 4, figsize=(13, 3.7), layout="constrained")
 for ax, (title, kept) in zip(axes, panels.items()):
     draw_image(ax, image, title, alpha=0.7)
-    for kind, line in ((1, "-"), (2, "--"), (3, ":")):
-        draw_boxes(ax, erring[kept][kinds[kept] == kind], "#1b1b1b", linestyle=line, linewidth=1.4)
-show(fig, alt=f"Boxes before and after suppression, {len(truth)} objects: " + "; ".join(panels) + ".")
+    for label, line in ((1, "-"), (2, "--"), (3, ":")):
+        draw_boxes(ax, noisy_boxes[kept][repeated_labels[kept] == label], "#1b1b1b", linestyle=line, linewidth=1.4)
+show(fig, alt=f"Boxes before and after suppression, {len(gt_boxes)} objects: " + "; ".join(panels) + ".")
 
 # %% [markdown] name="widget_nms_text"
 # ## Suppress step by step
 #
-# The same, one kept box at a time; here all are of one class. Try: at which threshold does the small triangle lose its
-# box, and why? At which one do you get two boxes of one object? Is there a threshold between them?
+# The widget shows the same algorithm, one kept box at a time. Here, all boxes belong to one class. At which threshold
+# does the small triangle lose its box, and why? At which threshold does an object keep two boxes? Is there a threshold
+# between these two values?
 
 # %% name="widget_nms" role="widget"
 from segedu.teaching.widgets.anchors import nms_explorer
@@ -431,18 +463,19 @@ nms_explorer()
 # %% [markdown] name="family_text"
 # ## R-CNN, Fast R-CNN, Faster R-CNN
 #
-# Three papers in two years, and the same question in each: what is computed again and again for nothing?
+# The three papers appeared within two years. Each of them asks the same question: which computation is repeated
+# unnecessarily?
 #
 # | | proposals | features of a proposal | in one word |
 # |---|---|---|---|
-# | **R-CNN** (2014) | selective search | cut out, warped, sent through the net: once for each proposal | crop |
-# | **Fast R-CNN** (2015) | selective search | the image goes through the net once; proposals are pooled from it | pool |
-# | **Faster R-CNN** (2015) | a small net on the same features judges anchors | the same | share |
+# | **R-CNN** (2014) | selective search | each proposal is cropped, warped and processed separately | crop |
+# | **Fast R-CNN** (2015) | selective search | the image is processed once; proposals are pooled from it | pool |
+# | **Faster R-CNN** (2015) | a small network on these features classifies anchors | as in Fast R-CNN | share |
 #
-# Below we measure all three on one image with one small net, untrained: time hardly depends on what a net knows. In the
-# papers the net is a VGG16 on a GPU, and the ratios are larger: for one image, the crops of R-CNN need 47 s (Fast
-# R-CNN, table 4); of the 1.83 s of Fast R-CNN, selective search, on a CPU, takes 1.51 s, and the net that replaces it
-# 0.01 s (Faster R-CNN, table 5).
+# The next cell measures the time of all three on one image with one small network. The network is untrained, because
+# the time hardly depends on its weights. In the papers, the network is a VGG16 on a GPU, and the ratios are larger. For
+# one image, R-CNN needs 47 s to process its crops (Fast R-CNN, table 4). Fast R-CNN needs 1.83 s, of which selective
+# search, on a CPU, takes 1.51 s; the network that replaces selective search takes 0.01 s (Faster R-CNN, table 5).
 
 # %% name="family" role="show"
 from time import perf_counter
@@ -452,13 +485,13 @@ from segedu.ops.roi_align import roi_align
 from segedu.ops.warp_boxes import warp_boxes
 
 torch.manual_seed(0)
-trunk = VGG(((16,), (32,), (64,))).eval()
-slide = torch.nn.Sequential(torch.nn.Conv2d(64, 64, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(64, 6 * 5, 1))
+backbone = VGG(((16,), (32,), (64,))).eval()
+rpn_head = torch.nn.Sequential(torch.nn.Conv2d(64, 64, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(64, 6 * 5, 1))
 rows, start = {}, 0.0
 
 
 def lap():
-    """Milliseconds since it was called last."""
+    """Milliseconds since the last call."""
     global start
     now, before = perf_counter(), start
     start = now
@@ -466,24 +499,24 @@ def lap():
 
 
 with torch.no_grad():
-    trunk(image[None]), lap()
+    backbone(image[None]), lap()
     proposals = selective_search(image, FAST)
-    searched = lap()
+    search_time = lap()
     crops = warp_boxes(image, proposals, 64, 4, (0.5, 0.5, 0.5))
-    _ = [trunk(part) for part in crops.split(16)]
-    rows["R-CNN"] = (searched, lap())
-    features = trunk(image[None])[-1]
+    _ = [backbone(part) for part in crops.split(16)]
+    rows["R-CNN"] = (search_time, lap())
+    features = backbone(image[None])[-1]
     roi_align(features, [proposals], 7, 1 / 8, aligned=True)
-    rows["Fast R-CNN"] = (searched, lap())
-    features, _ = trunk(image[None])[-1], lap()
-    said = slide(features)[0].permute(1, 2, 0).reshape(-1, 5)
-    chosen = said[:, 0].topk(len(proposals)).indices
-    moved = torch.as_tensor(code(boxes[chosen], boxes[chosen], said[chosen, 1:])[1]).float().clamp(0, 128)
-    kept = torch.as_tensor(suppress(moved, said[chosen, 0], torch.ones_like(chosen), 0.7))
-    proposed = lap()
-    features = trunk(image[None])[-1]
-    roi_align(features, [moved[kept]], 7, 1 / 8, aligned=True)
-    rows["Faster R-CNN"] = (proposed, lap())
+    rows["Fast R-CNN"] = (search_time, lap())
+    features, _ = backbone(image[None])[-1], lap()
+    rpn_outputs = rpn_head(features)[0].permute(1, 2, 0).reshape(-1, 5)
+    best = rpn_outputs[:, 0].topk(len(proposals)).indices
+    decoded = torch.as_tensor(box_coder(boxes[best], boxes[best], rpn_outputs[best, 1:])[1]).float().clamp(0, 128)
+    kept = torch.as_tensor(suppress(decoded, rpn_outputs[best, 0], torch.ones_like(best), 0.7))
+    proposal_time = lap()
+    features = backbone(image[None])[-1]
+    roi_align(features, [decoded[kept]], 7, 1 / 8, aligned=True)
+    rows["Faster R-CNN"] = (proposal_time, lap())
 
 # %% name="family_figure" role="show"
 fig, ax = plt.subplots(figsize=(9, 2.4), layout="constrained")
@@ -495,48 +528,53 @@ for name, a, b in zip(names, first, second):
     ax.text(a + b, name, f"  {a:.0f} + {b:.0f} ms", va="center")
 ax.set(xlabel=f"milliseconds for one image, at most {len(proposals)} proposals", xlim=(0, 1.2 * max(first + second)))
 ax.legend(loc="lower right")
-told = "; ".join(f"{name} {a:.0f} and {b:.0f}" for name, (a, b) in rows.items())
-show(fig, alt=f"Milliseconds for proposals and for their features: {told}.")
+summary = "; ".join(f"{name} {a:.0f} and {b:.0f}" for name, (a, b) in rows.items())
+show(fig, alt=f"Milliseconds for proposals and for their features: {summary}.")
 
 # %% [markdown] name="fpn_merge_idea"
 # ## 5. A pyramid of features (3 points)
 #
-# **Idea.** A backbone's fine features know *where*: they have seen little of the image, but in detail. Its coarse ones
-# know *what*. A small object needs both. So go from the coarsest level down: enlarge what is known there, and add it to
-# the next finer level. This is the **feature pyramid network**, FPN.
+# **Idea.** The fine features of a backbone are precise in position: each of them depends on a small part of the image.
+# The coarse features carry more meaning: each of them depends on a large part of the image. To detect a small object,
+# you need both. Therefore start at the coarsest level, upsample its features, and add them to the next finer level.
+# This is the **feature pyramid network**, FPN.
 #
-# **Steps.** A 1x1 convolution brings each level to $D$ channels. The coarsest stays as it is. Then, level by level,
+# **Steps.** A 1x1 convolution brings each level to $D$ channels. The coarsest level is its own merged map. Then, level
+# by level,
 #
-# $$ M_l = \text{conv}_{1 \times 1}(C_l) + \text{enlarge}(M_{l + 1}), \qquad P_l = \text{conv}_{3 \times 3}(M_l) . $$
+# $$ M_l = \text{conv}_{1 \times 1}(C_l) + \text{upsample}(M_{l + 1}), \qquad P_l = \text{conv}_{3 \times 3}(M_l) . $$
 #
-# Enlarge by nearest neighbour, to the size of the finer level: pixel `(i, j)` takes the value of pixel
-# `(i // 2, j // 2)`. With odd sizes that is not quite twice as large: the last row or column comes only once. (In torch
-# it is `mode="nearest"`; `"nearest-exact"` takes others there.) What goes on is $M$, what is returned is $P$.
+# Upsample by nearest neighbour to the size of the finer level: pixel `(i, j)` gets the value of pixel
+# `(i // 2, j // 2)`. If a side of the finer level is odd, the factor is slightly less than 2, and the last row or
+# column of the coarse map is used only once. (In torch, use `mode="nearest"`; `"nearest-exact"` selects other pixels in
+# this case.) The merged map $M$ is passed on to the next level, and $P$ is returned.
 #
-# **By hand.** One row, one channel, weights that change nothing. Fine: 1, 2, 3. Coarse: 10, 20. Enlarged to three
-# pixels, nearest, that is 10, 10, 20. The sum is 11, 12, 23.
+# **Worked example.** One row, one channel, and convolutions that change nothing. The fine level is 1, 2, 3, and the
+# coarse level is 10, 20. The coarse level, upsampled to three pixels by nearest neighbour, is 10, 10, 20. The sum is
+# 11, 12, 23.
 
 
 # %% name="fpn_merge" role="solution"
 def fpn_merge(features, lateral, smooth):
-    """Merge the features of a backbone from the coarsest down: what is coarse knows what, what is fine knows where.
+    """Merge the feature maps of a backbone from the coarsest to the finest, as in a feature pyramid network.
 
     1. A 1x1 convolution brings each level to D channels.
-    2. From the coarsest level on, which stays as it is, each merged map is enlarged to the size of the next finer
-       level, nearest neighbour (pixel (i, j) takes the value of (i // 2, j // 2)), and added to it. The sum is that
-       level's merged map, and goes on in the same way.
-    3. A 3x3 convolution, with zeros around, goes over each merged map. Its results do not go on: they are returned.
+    2. The coarsest map is its own merged map. Each merged map is upsampled to the size of the next finer level by
+       nearest neighbour (pixel (i, j) gets the value of (i // 2, j // 2)) and added to that level. The sum is the
+       merged map of that level, and is upsampled in the same way.
+    3. A 3x3 convolution with zero padding is applied to each merged map. Its results are returned; they are not
+       upsampled.
 
-    No bias, no ReLU.
+    There is no bias and no ReLU.
 
-    features: L maps (B, C_l, H_l, W_l), fine to coarse. A level has half the height and width of the one before it,
-              rounded up.
+    features: L maps (B, C_l, H_l, W_l), from fine to coarse. Each level has half the height and width of the previous
+              one, rounded up.
     lateral:  L weights (D, C_l, 1, 1) of the 1x1 convolutions.
     smooth:   L weights (D, D, 3, 3) of the 3x3 convolutions.
 
-    Returns a list of L maps (B, D, H_l, W_l), fine to coarse. What you were given is not changed.
+    Returns a list of L maps (B, D, H_l, W_l), from fine to coarse. The arguments are not changed in place.
     """
-    ### BEGIN SOLUTION: 1x1 convolutions, from the coarsest down enlarge and add, 3x3 convolutions
+    ### BEGIN SOLUTION: apply the 1x1 convolutions, upsample and add from coarse to fine, apply the 3x3 convolutions
     from torch.nn.functional import conv2d, interpolate
 
     merged = [conv2d(x, weight) for x, weight in zip(features, lateral)]
@@ -550,66 +588,70 @@ def fpn_merge(features, lateral, smooth):
 check(fpn_merge)
 
 # %% [markdown] name="fpn_merge_after"
-# Two levels made by hand, and one of zeros between them. The fine one knows where edges are, the coarse one only where
-# squares are, in cells of 16 pixels. Your merge brings both to the fine level, in two channels; their product marks the
-# edges of squares.
+# The figure merges two constructed levels, with a level of zeros between them. The fine level shows the positions of
+# edges. The coarse level shows only where squares are, in cells of 16 pixels. Your function brings both to the fine
+# level, in two channels. The product of the two channels marks the edges of squares.
 
 # %% name="fpn_merge_figure" role="show"
 merge = use(fpn_merge)
 grey = image.mean(dim=0)
 edges = torch.nn.functional.avg_pool2d(torch.stack(torch.gradient(grey)).norm(dim=0)[None, None].double(), 4)
 squares = torch.nn.functional.avg_pool2d((scene["semantic"] == 2).double()[None, None], 16)
-middle = torch.zeros(1, 1, 16, 16, dtype=torch.float64)
-where, what = torch.eye(2, dtype=torch.float64)[:, :, None, None, None]
-plain = torch.zeros(2, 2, 3, 3, dtype=torch.float64)
-plain[[0, 1], [0, 1], 1, 1] = 1.0  # a 3x3 convolution that changes nothing
-levels = merge([edges, middle, squares], [where, where, what], [plain] * 3)
+zero_level = torch.zeros(1, 1, 16, 16, dtype=torch.float64)
+to_first, to_second = torch.eye(2, dtype=torch.float64)[:, :, None, None, None]
+identity = torch.zeros(2, 2, 3, 3, dtype=torch.float64)
+identity[[0, 1], [0, 1], 1, 1] = 1.0  # a 3x3 convolution that changes nothing
+levels = merge([edges, zero_level, squares], [to_first, to_first, to_second], [identity] * 3)
 fine = torch.as_tensor(levels[0])[0].detach()
 panels = {"fine, 32 x 32: edges": edges[0, 0], "coarse, 8 x 8: squares": squares[0, 0]}
-panels |= {"merged, 32 x 32: what": fine[1], "merged: where times what": fine[0] * fine[1]}
+panels |= {"merged, 32 x 32: squares": fine[1], "merged: edges times squares": fine[0] * fine[1]}
 fig, axes = plt.subplots(1, 5, figsize=(13, 3), layout="constrained")
 draw_image(axes[0], image, "image")
 for ax, (title, panel) in zip(axes[1:], panels.items()):
     ax.imshow(panel, cmap="cividis", extent=(0, 128, 128, 0))
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=10)
-show(fig, alt="An image; its edges on a fine map; blurred squares on a coarse map; both merged: edges of squares only.")
+show(
+    fig,
+    alt="An image; its edges on a fine map; blurred squares on a coarse map; the squares on the fine map after "
+    "merging; their product, which shows the edges of squares only.",
+)
 
 # %% [markdown] name="level_assign_idea"
 # ## 6. Which level? (3 points)
 #
-# **Idea.** With a pyramid each proposal is pooled from **one** level. A large box on a fine level would have too many
-# cells, each of which sees a detail; a small box on a coarse level has less than one cell. So large boxes go to coarse
-# levels. Twice the side is one level up.
+# **Idea.** With a pyramid, the features of each proposal are pooled from **one** level. On a fine level, a large box
+# would cover too many cells, each of which describes only a detail. On a coarse level, a small box would cover less
+# than one cell. Therefore large boxes belong to coarse levels. A box with twice the side belongs one level higher.
 #
-# **Formula.** A box as large as the images of the backbone's pretraining, 224 pixels, goes to level $k_0 = 4$, whose
-# stride is 16:
+# **Formula.** A box as large as the images on which the backbone was pretrained, 224 pixels, belongs to level
+# $k_0 = 4$, which has the stride 16:
 #
 # $$ k = \left\lfloor k_0 + \log_2 \frac{\sqrt{w h}}{224} \right\rfloor , $$
 #
-# and then no lower than the finest level and no higher than the coarsest, 2 and 5 in the paper. The stride of level $k$
-# is $2^k$.
+# Then $k$ is clamped to the levels that exist, which are 2 to 5 in the paper. The stride of level $k$ is $2^k$.
 #
-# **By hand.** 112 x 448: the root of the area is 224, so 4. 100 x 100: $4 + \log_2(100/224) = 2.84$, so 2. 1000 x 1000:
-# $6.16$, and there is no level above 5.
+# **Worked example.** For a box of 112 x 448 pixels, the square root of the area is 224, so the level is 4. For 100 x
+# 100, $4 + \log_2(100/224) = 2.84$, so the level is 2. For 1000 x 1000, the value is $6.16$. There is no level above 5,
+# so the level is 5.
 
 
 # %% name="level_assign" role="solution"
 def level_assign(boxes, k0, canonical, lowest, highest):
-    """Choose the level of the pyramid by the area of a box: large boxes from coarse levels, small ones from fine.
+    """Choose the pyramid level of each box by its area: coarse levels for large boxes, fine levels for small ones.
 
-    With w and h the sides of a box, in pixels, k = floor(k0 + log2(sqrt(w * h) / canonical)), and then no lower than
-    `lowest`, no higher than `highest`. A box without area goes to the lowest level.
+    With w and h the sides of a box, in pixels, the level is k = floor(k0 + log2(sqrt(w * h) / canonical)), clamped to
+    the range from `lowest` to `highest`. A box without area belongs to the lowest level.
 
-    boxes:     (N, 4) floats (x1, y1, x2, y2); N may be 0.
-    k0:        level of a box as large as `canonical` x `canonical`; 4 in the paper.
-    canonical: the side that images had when the backbone was trained; 224 in the paper.
-    lowest:    the finest level that there is; 2 in the paper.
-    highest:   the coarsest, at least `lowest`; 5 in the paper.
+    boxes:     (N, 4) floats (x1, y1, x2, y2). N may be 0.
+    k0:        level of a box of `canonical` x `canonical` pixels; 4 in the paper.
+    canonical: side of the images on which the backbone was trained; 224 in the paper.
+    lowest:    the finest level; 2 in the paper.
+    highest:   the coarsest level, at least `lowest`; 5 in the paper.
 
     Returns (N,) integers.
     """
-    ### BEGIN SOLUTION: root of the area, logarithm, floor, clamp, integers
+    ### BEGIN SOLUTION: take the root of the area and its logarithm, round down, clamp, and convert to integers
     w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     level = k0 + torch.log2(torch.sqrt(w * h) / canonical)
     return torch.floor(level).clamp(lowest, highest).long()
@@ -620,40 +662,47 @@ def level_assign(boxes, k0, canonical, lowest, highest):
 check(level_assign)
 
 # %% [markdown] name="level_assign_after"
-# Left, the paper's pyramid. Right, two levels as the net has them that we train now: boxes with a root of the area from
-# 40 pixels on go to level 3. (On a CPU its images have half the side of this one, and the limit is 20.)
+# The left panel shows the levels of the paper's pyramid. The right panel shows the two levels of the network that you
+# train next. If the square root of a box's area is at least 40 pixels, the box belongs to level 3. (On a CPU, the
+# training images have half the side of this image, and the limit is 20 pixels.)
 
 # %% name="level_assign_figure" role="show"
 level_of = use(level_assign)
 sides = torch.logspace(1, 11, 400, base=2)
 squares = torch.stack([torch.zeros(400), torch.zeros(400), sides, sides], dim=1)
-own = torch.as_tensor(level_of(truth, 3, 40.0, 2, 3))
+box_levels = torch.as_tensor(level_of(gt_boxes, 3, 40.0, 2, 3))
 fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained", width_ratios=(1.4, 1))
 axes[0].plot(
     sides, torch.as_tensor(level_of(squares, 4, 224, 2, 5)), drawstyle="steps-post", color="#0072B2", linewidth=2
 )
 axes[0].set_xscale("log", base=2)
-axes[0].set(xlabel="root of the area of a box in pixels", ylabel="level", yticks=[2, 3, 4, 5])
+axes[0].set(xlabel="square root of the area of a box, in pixels", ylabel="level", yticks=[2, 3, 4, 5])
 axes[0].set_title("k0 = 4 at 224 pixels", fontsize=10)
 axes[0].set_xticks([28, 56, 112, 224, 448, 896], ["28", "56", "112", "224", "448", "896"])
 axes[0].grid(axis="x", linestyle=":")
 draw_image(axes[1], image, "k0 = 3 at 40 pixels: level 2 dashed, 3 solid", alpha=0.7)
-draw_boxes(axes[1], truth[own == 2], linestyle="--", linewidth=2)
-draw_boxes(axes[1], truth[own == 3], "#0072B2", linewidth=2)
-show(fig, alt=f"Levels rise by steps at 112, 224, 448; of {len(truth)} objects {int((own == 2).sum())} go to level 2.")
+draw_boxes(axes[1], gt_boxes[box_levels == 2], linestyle="--", linewidth=2)
+draw_boxes(axes[1], gt_boxes[box_levels == 3], "#0072B2", linewidth=2)
+show(
+    fig,
+    alt="A step function: the level rises by 1 at 112, 224 and 448 pixels. A scene in which "
+    f"{int((box_levels == 2).sum())} of {len(gt_boxes)} objects belong to level 2.",
+)
 
 # %% [markdown] name="train_text"
 # ## Faster R-CNN from your functions
 #
-# Nothing is missing now but a net. It has two stages on one pyramid:
+# Only the network is missing now. It has two stages that use the same pyramid:
 #
-# 1. The **region proposal network** slides over each level. Of every anchor it says one number, how much it is an
-#    object, and four deltas. The best anchors, moved and suppressed, are the proposals.
-# 2. The **head** looks at each proposal, pooled from its level: which class, and four more deltas for each class.
+# 1. The **region proposal network** is a small convolutional network that is applied to each level. For each anchor, it
+#    predicts one objectness logit and four deltas. The anchors with the highest objectness are decoded and suppressed,
+#    and become the proposals.
+# 2. The **head** processes the features of each proposal, pooled from its level. It predicts the class of the proposal,
+#    and four more deltas for each class.
 #
-# What happens to boxes is yours, and so are the pyramid and the choice of its level. The library gives the layers, and
-# RoIAlign, which pools; you write that in lab 14. On a GPU the cells below take larger images and a larger net by
-# themselves.
+# Your functions do everything that happens to boxes, merge the pyramid and choose the level of a proposal. The library
+# provides the layers, and RoIAlign, which pools the features and which you write in lab 14. If a GPU is available, the
+# following cells automatically use larger images and a larger network.
 
 # %% name="parts" role="train"
 from segedu.backbones.vgg import VGG
@@ -665,7 +714,7 @@ from torch import nn
 
 F = torch.nn.functional
 LEVELS, RATIOS = (2, 3), (0.5, 1.0, 2.0)  # a level has the stride 2 ** level
-lay, code, assign, suppress = use(make_anchors), use(encode_decode), use(assign_targets), use(nms)
+place_anchors, box_coder, assign, suppress = use(make_anchors), use(encode_decode), use(assign_targets), use(nms)
 merge, level_of = use(fpn_merge), use(level_assign)
 
 # %% name="trial" role="train"
@@ -673,7 +722,7 @@ from time import process_time
 
 from segedu.teaching.exercises import lab11_detection as library
 
-try:  # a right answer may have left torch on the way, or know no other numbers than those of the check
+try:  # a correct function may not use torch for every step, or may fail on shapes other than the check's
     ones = [torch.ones(1, 1, side, side, requires_grad=True) for side in (4, 1, 3)]
     torch.autograd.grad(sum(level.sum() for level in merge(*([one] for one in ones))), ones)
 except Exception as error:
@@ -681,125 +730,127 @@ except Exception as error:
     merge = library.fpn_merge.reference
 
 
-def in_time(own, exercise, seconds, *args):
-    """Your function, or the library's where one call takes so long that thousands of them would take minutes."""
+def in_time(function, exercise, seconds, *args):
+    """Return your function, or the library's if one call takes so long that thousands of calls would take minutes."""
     start = process_time()
-    own(*args)
+    function(*args)
     if process_time() - start <= seconds:
-        return own
+        return function
     print(f"(Your {exercise.name} is too slow for thousands of calls. The training uses the library's.)")
     return exercise.reference
 
 
-some = torch.rand(60, 4, generator=torch.Generator().manual_seed(0)) + torch.tensor([0.0, 0.0, 1.0, 1.0])
+sample_boxes = torch.rand(60, 4, generator=torch.Generator().manual_seed(0)) + torch.tensor([0.0, 0.0, 1.0, 1.0])
 assign = in_time(assign, library.assign_targets, 0.02, torch.rand(5, 1920), 0.3, 0.7)
-code = in_time(code, library.encode_decode, 0.01, some, some, torch.zeros(60, 4))
-suppress = in_time(suppress, library.nms, 0.01, some, some[:, 0], torch.ones(60).long(), 0.9)
+box_coder = in_time(box_coder, library.encode_decode, 0.01, sample_boxes, sample_boxes, torch.zeros(60, 4))
+suppress = in_time(suppress, library.nms, 0.01, sample_boxes, sample_boxes[:, 0], torch.ones(60).long(), 0.9)
 
 
 # %% name="net" role="train"
 class SmallFasterRCNN(nn.Module):
-    """A narrow VGG, a pyramid of two levels, a proposal network with 6 anchors a cell, and a head."""
+    """A narrow VGG, a pyramid of two levels, a region proposal network with 6 anchors per cell, and a head."""
 
     def __init__(self, widths, channels, hidden):
         super().__init__()
-        self.body = VGG(widths, batch_norm=True)
-        sides = [(C, 1) for C in self.body.channels[1:]] + [(channels, 3) for _ in LEVELS]
+        self.backbone = VGG(widths, batch_norm=True)
+        sides = [(C, 1) for C in self.backbone.channels[1:]] + [(channels, 3) for _ in LEVELS]
         weights = [nn.init.kaiming_uniform_(torch.empty(channels, C, k, k), a=1) for C, k in sides]
         self.lateral, self.smooth = nn.ParameterList(weights[:2]), nn.ParameterList(weights[2:])
-        self.slide, self.judge = nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, 6 * 5, 1)
-        nn.init.normal_(self.judge.weight, std=0.01)  # to begin with, nearly nothing moves
-        self.head, self.predict = TwoLayerHead(channels, 5, hidden), BoxPredictor(hidden, len(CLASSES))
+        self.rpn_conv, self.rpn_predictor = nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, 6 * 5, 1)
+        nn.init.normal_(self.rpn_predictor.weight, std=0.01)  # at the start, all deltas are near 0
+        self.box_head, self.box_predictor = TwoLayerHead(channels, 5, hidden), BoxPredictor(hidden, len(CLASSES))
 
     def forward(self, images):
-        """The pyramid, and what is said of all anchors: (B, A, 5), how much an object, and four deltas."""
-        pyramid = merge(self.body(images)[1:], list(self.lateral), list(self.smooth))
-        said = [self.judge(self.slide(level).relu()).permute(0, 2, 3, 1) for level in pyramid]
-        return pyramid, torch.cat([level.reshape(len(images), -1, 5) for level in said], dim=1)
+        """The pyramid, and one objectness logit and four deltas per anchor, (B, A, 5)."""
+        pyramid = merge(self.backbone(images)[1:], list(self.lateral), list(self.smooth))
+        rpn_outputs = [self.rpn_predictor(self.rpn_conv(level).relu()).permute(0, 2, 3, 1) for level in pyramid]
+        return pyramid, torch.cat([level.reshape(len(images), -1, 5) for level in rpn_outputs], dim=1)
 
-    def look(self, pyramid, proposals, levels=LEVELS):
-        """Class logits (P, K) and deltas (P, K, 4) of the proposals of all images, each pooled from its level."""
-        own = [torch.as_tensor(level_of(boxes, 3, 20.0 * unit, *levels)) for boxes in proposals]
-        pooled, places = [], []
+    def second_stage(self, pyramid, proposals, levels=LEVELS):
+        """Class logits (P, K) and deltas (P, K, 4) of the proposals of all images, pooled from the level of each."""
+        box_levels = [torch.as_tensor(level_of(boxes, 3, 20.0 * unit, *levels)) for boxes in proposals]
+        pooled, indices = [], []
         for level, features in zip(LEVELS, pyramid):
-            some = [boxes[k == level].to(features) for boxes, k in zip(proposals, own)]
-            pooled.append(roi_align(features, some, 5, 0.5**level, sampling_ratio=2, aligned=True))
-            places.append(torch.nonzero(torch.cat(own) == level)[:, 0])
-        return self.predict(self.head(torch.cat(pooled)[torch.cat(places).argsort()]))
+            level_boxes = [boxes[k == level].to(features) for boxes, k in zip(proposals, box_levels)]
+            pooled.append(roi_align(features, level_boxes, 5, 0.5**level, sampling_ratio=2, aligned=True))
+            indices.append(torch.nonzero(torch.cat(box_levels) == level)[:, 0])
+        return self.box_predictor(self.box_head(torch.cat(pooled)[torch.cat(indices).argsort()]))
 
 
 # %% [markdown] name="propose_text"
-# From what the net says to proposals. Suppression is done level by level: the level takes the place of the class. Then
-# the loss of both stages. Each draws a few boxes, some of them objects, and asks the same two questions: is it an
-# object (of which class), and how should it move? The paper draws 256 anchors of an image; 64 are enough here.
+# The next two cells turn the outputs of the region proposal network into proposals, and compute the loss of both
+# stages. Suppression is done for each level separately, so the level is passed to your function in place of the class.
+# Each stage samples a few boxes, some of them positive. Its loss has two parts: the classification of the boxes (object
+# or background in the first stage, the class in the second), and the regression of the deltas of the positive boxes.
+# The paper samples 256 anchors per image; 64 are enough here.
 
 # %% name="propose" role="train"
-STRETCH = torch.tensor([10.0, 10.0, 5.0, 5.0])  # of the second deltas, which are small: so the loss sees them
+REG_WEIGHTS = torch.tensor([10.0, 10.0, 5.0, 5.0])  # weights of the head's deltas in the loss
 
 
-def encode(boxes, start):
-    return torch.as_tensor(code(boxes, start, torch.zeros_like(start))[0]).float()
+def encode(boxes, reference_boxes):
+    return torch.as_tensor(box_coder(boxes, reference_boxes, torch.zeros_like(reference_boxes))[0]).float()
 
 
-def decode(deltas, start):
-    moved = torch.as_tensor(code(start, start, deltas.clamp(max=4.0))[1]).float()
-    return clip_boxes(moved, (size, size))
+def decode(deltas, reference_boxes):
+    boxes = torch.as_tensor(box_coder(reference_boxes, reference_boxes, deltas.clamp(max=4.0))[1]).float()
+    return clip_boxes(boxes, (size, size))
 
 
 @torch.no_grad()
-def propose(said, count=60, moved=True):
-    """For each image the boxes of the `count` best anchors, without those that say the same twice, the best first."""
+def propose(rpn_outputs, count=60, moved=True):
+    """Decode and suppress the `count` anchors with the highest objectness per image; return them in this order."""
     proposals = []
-    for one in said.cpu():
-        best = one[:, 0].topk(count).indices
-        boxes = decode(one[best, 1:] if moved else torch.zeros(count, 4), anchors[best])
+    for outputs in rpn_outputs.cpu():
+        best = outputs[:, 0].topk(count).indices
+        boxes = decode(outputs[best, 1:] if moved else torch.zeros(count, 4), anchors[best])
         large = (boxes[:, 2:] - boxes[:, :2] > 1).all(dim=1)
         boxes, best = boxes[large], best[large]
-        kept = suppress(boxes, one[best, 0], level_of_anchor[best], 0.7)
+        kept = suppress(boxes, outputs[best, 0], level_of_anchor[best], 0.7)
         proposals.append(boxes[torch.as_tensor(kept).long()])
     return proposals
 
 
-def draw(answers, count, share):
-    """Rows of at most `share` * `count` objects and of background, by chance; -2 is never drawn."""
-    order = torch.randperm(len(answers))
-    objects = order[answers[order] >= 0][: int(share * count)]
-    return objects, order[answers[order] == -1][: count - len(objects)]
+def sample(matched_idxs, count, positive_fraction):
+    """Sample `count` anchors: at most `positive_fraction` * `count` objects, else background; never ignored ones."""
+    order = torch.randperm(len(matched_idxs))
+    objects = order[matched_idxs[order] >= 0][: int(positive_fraction * count)]
+    return objects, order[matched_idxs[order] == -1][: count - len(objects)]
 
 
-def distance(deltas, wanted, count):
-    """Smooth L1: squares of small errors, but no more than the absolute value of large ones."""
-    return F.smooth_l1_loss(deltas, torch.cat(wanted).to(deltas), beta=1 / 9, reduction="sum") / count
+def smooth_l1(deltas, target_deltas, count):
+    """Smooth L1 loss: quadratic for small errors, linear for large ones."""
+    return F.smooth_l1_loss(deltas, torch.cat(target_deltas).to(deltas), beta=1 / 9, reduction="sum") / count
 
 
 # %% name="losses" role="train"
-def first_loss(said, examples):
-    """Objects against background among 64 anchors of each image, and the deltas of the objects."""
-    logits, truth, deltas, wanted = [], [], [], []
-    for one, (boxes, _, answers) in zip(said, examples):
-        objects, background = draw(answers, 64, 0.5)
-        logits.append(one[torch.cat([objects, background]), 0])
-        truth.append(torch.cat([torch.ones(len(objects)), torch.zeros(len(background))]))
-        deltas.append(one[objects, 1:])
-        wanted.append(encode(boxes[answers[objects]], anchors[objects]))
-    logits, truth = torch.cat(logits), torch.cat(truth).to(said)
-    return F.binary_cross_entropy_with_logits(logits, truth) + distance(torch.cat(deltas), wanted, len(truth))
+def rpn_loss(rpn_outputs, examples):
+    """Loss of the first stage: objectness of 64 anchors per image, and deltas of the positive ones."""
+    logits, labels, deltas, target_deltas = [], [], [], []
+    for outputs, (boxes, _, matched_idxs) in zip(rpn_outputs, examples):
+        objects, background = sample(matched_idxs, 64, 0.5)
+        logits.append(outputs[torch.cat([objects, background]), 0])
+        labels.append(torch.cat([torch.ones(len(objects)), torch.zeros(len(background))]))
+        deltas.append(outputs[objects, 1:])
+        target_deltas.append(encode(boxes[matched_idxs[objects]], anchors[objects]))
+    logits, labels = torch.cat(logits), torch.cat(labels).to(rpn_outputs)
+    return F.binary_cross_entropy_with_logits(logits, labels) + smooth_l1(torch.cat(deltas), target_deltas, len(labels))
 
 
-def second_loss(pyramid, said, examples):
-    """The class of 32 proposals of each image, and the deltas of the objects; true boxes are among them."""
-    drawn, kinds, wanted = [], [], []
-    for proposals, (boxes, labels, _) in zip(propose(said.detach()), examples):
+def head_loss(pyramid, rpn_outputs, examples):
+    """Loss of the second stage: classes of 32 proposals per image, ground-truth boxes included, and positive deltas."""
+    sampled, classes, target_deltas = [], [], []
+    for proposals, (boxes, labels, _) in zip(propose(rpn_outputs.detach()), examples):
         proposals = torch.cat([proposals, boxes])
-        answers = torch.as_tensor(assign(box_iou(boxes, proposals), 0.5, 0.5))
-        objects, background = draw(answers, 32, 0.25)
-        drawn.append(proposals[torch.cat([objects, background])])
-        kinds.append(torch.cat([labels[answers[objects]], torch.zeros_like(background)]))
-        wanted.append(STRETCH * encode(boxes[answers[objects]], proposals[objects]))
-    logits, deltas = net.look(pyramid, drawn)
-    kinds = torch.cat(kinds).to(logits.device)
-    objects = torch.nonzero(kinds)[:, 0]
-    return F.cross_entropy(logits, kinds) + distance(deltas[objects, kinds[objects]], wanted, len(kinds))
+        matched_idxs = torch.as_tensor(assign(box_iou(boxes, proposals), 0.5, 0.5))
+        objects, background = sample(matched_idxs, 32, 0.25)
+        sampled.append(proposals[torch.cat([objects, background])])
+        classes.append(torch.cat([labels[matched_idxs[objects]], torch.zeros_like(background)]))
+        target_deltas.append(REG_WEIGHTS * encode(boxes[matched_idxs[objects]], proposals[objects]))
+    logits, deltas = net.second_stage(pyramid, sampled)
+    classes = torch.cat(classes).to(logits.device)
+    objects = torch.nonzero(classes)[:, 0]
+    return F.cross_entropy(logits, classes) + smooth_l1(deltas[objects, classes[objects]], target_deltas, len(classes))
 
 
 # %% name="data" role="train"
@@ -808,26 +859,26 @@ from tqdm.auto import tqdm
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
 small, large = ((16,), (32,), (64,)), ((32, 32), (64, 64), (128, 128))
 scales = {"cpu": (64, 1024, small, 32, 128, 400, 8), "gpu": (128, 4096, large, 128, 512, 1500, 16)}
-size, length, widths, channels, hidden, turns, batch = scales[SCALE]
+size, length, widths, channels, hidden, iterations, batch = scales[SCALE]
 device, unit = "cuda" if SCALE == "gpu" else "cpu", size / 64
 if SCALE == "cpu":
-    torch.set_num_threads(1)  # so small a net gains nothing from more threads, which only wait for each other
+    torch.set_num_threads(1)  # more threads do not speed up such a small network
 sizes = {2: [13 * unit, 19 * unit], 3: [19 * unit, 27 * unit]}
-layers = [torch.as_tensor(lay((size // 2**k,) * 2, 2**k, sizes[k], RATIOS)).float() for k in LEVELS]
-level_of_anchor = torch.cat([torch.full((len(layer),), k) for k, layer in zip(LEVELS, layers)])
-anchors = torch.cat(layers)
+level_anchors = [torch.as_tensor(place_anchors((size // 2**k,) * 2, 2**k, sizes[k], RATIOS)).float() for k in LEVELS]
+level_of_anchor = torch.cat([torch.full((len(boxes),), k) for k, boxes in zip(LEVELS, level_anchors)])
+anchors = torch.cat(level_anchors)
 
 
-def draw_data(number, seed):
-    """Images (B, 3, H, W); of each image its boxes, its labels and the answers of all anchors; the scenes."""
+def draw_data(count, seed):
+    """Images (B, 3, H, W); the boxes, labels and matched anchors of each image; the scenes."""
     scenes = [
         {key: value.as_subclass(torch.Tensor) for key, value in scene.items()}
-        for scene in tqdm(Shapes(number, seed, (size, size)), "draw", number, leave=False)
+        for scene in tqdm(Shapes(count, seed, (size, size)), "images", count, leave=False)
     ]
-    examples = []  # anchors never move, so their answers are found once for each image
+    examples = []  # the anchors are fixed, so they are matched only once per image
     for scene in tqdm(scenes, "assign", leave=False):
-        answers = torch.as_tensor(assign(box_iou(scene["boxes"], anchors), 0.3, 0.7))
-        examples.append((scene["boxes"], scene["labels"], answers))
+        matched_idxs = torch.as_tensor(assign(box_iou(scene["boxes"], anchors), 0.3, 0.7))
+        examples.append((scene["boxes"], scene["labels"], matched_idxs))
     return torch.stack([scene["image"] for scene in scenes]), examples, scenes
 
 
@@ -841,29 +892,30 @@ from segedu.training import train_steps
 torch.manual_seed(0)
 net = SmallFasterRCNN(widths, channels, hidden).to(device)
 optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3)
-schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=turns, pct_start=0.1)
-picks = torch.randint(length, (turns, batch), generator=torch.Generator().manual_seed(0))
-loader = ((images[pick], pick.tolist()) for pick in picks)
+schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=iterations, pct_start=0.1)
+batch_indices = torch.randint(length, (iterations, batch), generator=torch.Generator().manual_seed(0))
+loader = ((images[indices], indices.tolist()) for indices in batch_indices)
 
 
-def both_losses(outputs, pick):
-    pyramid, said = outputs
-    chosen = [examples[i] for i in pick]
-    return first_loss(said, chosen) + second_loss(pyramid, said, chosen)
+def total_loss(outputs, indices):
+    pyramid, rpn_outputs = outputs
+    batch_examples = [examples[i] for i in indices]
+    return rpn_loss(rpn_outputs, batch_examples) + head_loss(pyramid, rpn_outputs, batch_examples)
 
 
-bar = tqdm(train_steps(net, loader, both_losses, optimizer, scheduler=schedule, clip_norm=1.0), "train", turns)
+bar = tqdm(train_steps(net, loader, total_loss, optimizer, scheduler=schedule, clip_norm=1.0), "train", iterations)
 for loss in bar:
     bar.set_postfix(loss=f"{loss:.3f}")
 
 # %% [markdown] name="score_text"
-# From proposals to detections: a proposal may be any class that has a score above 0.05, each with a box of its own;
-# then your suppression, class by class. We measure **AP50**, the average precision at IoU 0.5 as COCO has it (chapter
-# 13), and COCO's AP, the mean over IoUs from 0.5 to 0.95.
+# Now we turn proposals into detections. A proposal becomes one detection for each class whose score is above 0.05, with
+# the box of that class. Then your suppression is applied to each class. We measure **AP50**, COCO's average precision
+# at IoU 0.5 (chapter 13), and COCO's AP, the mean over IoU thresholds from 0.5 to 0.95.
 #
-# The first row needs no training of a net: smooth the image, take Otsu's threshold, box each connected piece, and take
-# the class whose pieces fill their boxes alike. The last three rows take a part of *your* detector away. Guess before
-# you look: which part is worth most?
+# The first row of the table needs no trained network. It smooths the image, applies Otsu's threshold, and takes the
+# bounding box of each connected component. The class is the one whose components fill a similar fraction of their
+# boxes. The last three rows remove one part of *your* detector each. Guess before you run the cell: which part matters
+# most?
 
 # %% name="score" role="train"
 from segedu.metrics.coco import CocoEvaluation
@@ -871,91 +923,99 @@ from segedu.recipes.shapes import OtsuComponents
 
 
 @torch.no_grad()
-def detect(images, last=0.5, moved=True, levels=LEVELS):
-    """Boxes, labels and scores of each image, the best first."""
-    pyramid, said = net(images.to(device))
-    proposals = propose(said, moved=moved)
+def detect(images, nms_threshold=0.5, moved=True, levels=LEVELS):
+    """Boxes, labels and scores of each image, in descending order of scores."""
+    pyramid, rpn_outputs = net(images.to(device))
+    proposals = propose(rpn_outputs, moved=moved)
     counts = [len(boxes) for boxes in proposals]
-    logits, deltas = (part.cpu() for part in net.look(pyramid, proposals, levels))
-    found = []
-    for boxes, scores, moves in zip(proposals, logits.softmax(dim=1).split(counts), deltas.split(counts)):
-        row, kind = torch.nonzero(scores[:, 1:] > 0.05, as_tuple=True)
-        kind = kind + 1  # 0 is background
-        boxes, scores = decode(moves[row, kind] / STRETCH, boxes[row]), scores[row, kind]
-        kept = torch.as_tensor(suppress(boxes, scores, kind, last)).long()
-        found.append({"boxes": boxes[kept], "labels": kind[kept], "scores": scores[kept]})
-    return found
+    logits, deltas = (part.cpu() for part in net.second_stage(pyramid, proposals, levels))
+    predictions = []
+    for boxes, scores, image_deltas in zip(proposals, logits.softmax(dim=1).split(counts), deltas.split(counts)):
+        row, label = torch.nonzero(scores[:, 1:] > 0.05, as_tuple=True)
+        label = label + 1  # 0 is background
+        boxes, scores = decode(image_deltas[row, label] / REG_WEIGHTS, boxes[row]), scores[row, label]
+        kept = torch.as_tensor(suppress(boxes, scores, label, nms_threshold)).long()
+        predictions.append({"boxes": boxes[kept], "labels": label[kept], "scores": scores[kept]})
+    return predictions
 
 
-def precision(found):
+def precision(predictions):
     evaluation = CocoEvaluation()
-    for detections, (boxes, labels, _) in zip(found, new_examples):
+    for detections, (boxes, labels, _) in zip(predictions, new_examples):
         evaluation.update(detections, {"boxes": boxes, "labels": labels})
-    numbers = evaluation.compute()
-    return numbers["AP50"], numbers["AP"]
+    results = evaluation.compute()
+    return results["AP50"], results["AP"]
 
 
 net.eval()
-changes = {"Faster R-CNN": {}, "nothing suppressed at the end": {"last": 1.0}, "anchors as proposals": {"moved": False}}
-changes["all pooled from the coarse level"] = {"levels": (3, 3)}
-answers = {name: sum((detect(p, **change) for p in new_images.split(16)), []) for name, change in changes.items()}
-found = answers["Faster R-CNN"]
-plain = OtsuComponents([(scene["image"], scene) for scene in scenes[:64]], len(CLASSES))
-rows = {"Gaussian, Otsu, pieces": precision(plain(new_images))}
-rows |= {name: precision(detections) for name, detections in answers.items()}
+ablations = {"Faster R-CNN": {}, "without final NMS": {"nms_threshold": 1.0}, "anchors as proposals": {"moved": False}}
+ablations["all pooled from coarse level"] = {"levels": (3, 3)}
+all_predictions = {
+    name: sum((detect(p, **change) for p in new_images.split(16)), []) for name, change in ablations.items()
+}
+predictions = all_predictions["Faster R-CNN"]
+baseline = OtsuComponents([(scene["image"], scene) for scene in scenes[:64]], len(CLASSES))
+rows = {"Gaussian, Otsu, components": precision(baseline(new_images))}
+rows |= {name: precision(detections) for name, detections in all_predictions.items()}
 print(f"{'on ' + str(len(new_images)) + ' new images, scale ' + SCALE:<36}{'AP50':>6}{'AP':>7}")
-for name, (half, all_limits) in rows.items():
-    print(f"{name:<36}{half:>6.2f}{all_limits:>7.2f}")
+for name, (ap50, ap) in rows.items():
+    print(f"{name:<36}{ap50:>6.2f}{ap:>7.2f}")
 
 # %% [markdown] name="score_after"
-# One run proves little; with three seeds we measured on a CPU an AP50 of 0.87, 0.88 and 0.90, and about 0.40 where
-# nothing is suppressed at the end. (The larger scale for a GPU is not measured yet.) That anchors as proposals cost so
-# little may surprise: the head moves boxes too. Look at the column AP, which asks for tight boxes.
+# A single run proves little. With three random seeds on a CPU, we measured an AP50 of 0.87, 0.88 and 0.90, and about
+# 0.40 without the final non-maximum suppression. (The larger scale for a GPU is not measured yet.) It may surprise you
+# that using the anchors themselves as proposals costs so little. The reason is that the head refines the boxes too.
+# Look at the column AP, which requires boxes that fit tightly.
 #
-# What does such a detector reach on photographs? torchvision's Faster R-CNN, a ResNet-50 with a pyramid, has an AP of
-# 37.0 on COCO val2017 (box AP in percent; torchvision's documentation of `FasterRCNN_ResNet50_FPN_Weights.COCO_V1`).
-# That is 80 classes in photographs: a number to compare with the column AP of other detectors on COCO, not with ours on
-# three kinds of drawn shapes.
+# How well does such a detector work on photographs? Torchvision's Faster R-CNN, a ResNet-50 with a feature pyramid, has
+# an AP of 37.0 on COCO val2017 (box AP in per cent; torchvision's documentation of
+# `FasterRCNN_ResNet50_FPN_Weights.COCO_V1`). COCO has 80 classes in photographs. Compare this value with the AP of
+# other detectors on COCO, and not with ours on three classes of synthetic shapes.
 #
-# Below one new image on its way through the detector.
+# The next figure shows one new image at each step of the detector.
 
 # %% name="walk" role="train"
-number = 0
+index = 0
 with torch.no_grad():
-    said = net(new_images[number : number + 1].to(device))[1]
-best = said[0, :, 0].cpu().topk(60).indices
+    rpn_outputs = net(new_images[index : index + 1].to(device))[1]
+best = rpn_outputs[0, :, 0].cpu().topk(60).indices
 panels = {
     "best anchors": anchors[best],
-    "moved": decode(said[0].cpu()[best, 1:], anchors[best]),
-    "suppressed: proposals": propose(said)[0],
-    "detections": found[number]["boxes"][found[number]["scores"] > 0.5],
+    "decoded": decode(rpn_outputs[0].cpu()[best, 1:], anchors[best]),
+    "suppressed: proposals": propose(rpn_outputs)[0],
+    "detections": predictions[index]["boxes"][predictions[index]["scores"] > 0.5],
 }
 fig, axes = plt.subplots(1, 4, figsize=(13, 3.7), layout="constrained")
 for ax, (title, boxes) in zip(axes, panels.items()):
-    draw_image(ax, new_images[number], f"{title}: {len(boxes)}", alpha=0.7)
+    draw_image(ax, new_images[index], f"{title}: {len(boxes)}", alpha=0.7)
     draw_boxes(ax, boxes, "#1b1b1b", linewidth=0.8 if title != "detections" else 2)
-for box, kind, score in zip(*(found[number][key] for key in ("boxes", "labels", "scores"))):
+for box, label, score in zip(*(predictions[index][key] for key in ("boxes", "labels", "scores"))):
     if score > 0.5:
         style = {"fontsize": 7, "va": "top", "bbox": {"fc": "white", "pad": 1, "lw": 0}}
-        axes[3].text(box[0] + 1, box[1] + 1, f"{CLASSES[int(kind)]} {score:.2f}", **style)
-told = "; ".join(f"{title} {len(boxes)}" for title, boxes in panels.items())
-show(fig, alt=f"One image on its way, number of boxes: {told}; there are {len(new_examples[number][0])} objects.")
+        axes[3].text(box[0] + 1, box[1] + 1, f"{CLASSES[int(label)]} {score:.2f}", **style)
+summary = "; ".join(f"{title} {len(boxes)}" for title, boxes in panels.items())
+show(
+    fig,
+    alt=f"One image at each step of the detector, with the number of boxes: {summary}. There are "
+    f"{len(new_examples[index][0])} objects.",
+)
 
 # %% [markdown] name="failures_text"
-# ## Where it fails
+# ## Where the detector fails
 #
-# The three new images with most errors. Dashed: true boxes that no detection with a score above 1/2 finds, with the
-# right class and an IoU of at least 1/2. Dotted: such detections that find nothing, and what they say. Which errors are
-# of the box, which of the class, and which are missing? Where do shapes hide each other?
+# The figure shows the three new images with the most errors. Dashed boxes are missed objects: no detection with a score
+# above 1/2 has the correct class and an IoU of at least 1/2 with them. Dotted boxes are false positives: detections
+# with a score above 1/2 that match no object, with the class that they predict. Which errors are errors of the box, and
+# which are errors of the class? Which objects are missed completely? Where do shapes occlude each other?
 
 # %% name="failures" role="train"
 errors = []
-for detections, (boxes, labels, _) in zip(found, new_examples):
-    sure = detections["scores"] > 0.5
-    iou = box_iou(boxes, detections["boxes"][sure])
-    right = (iou >= 0.5) & (labels[:, None] == detections["labels"][sure])
-    false = ~right.any(dim=0)
-    errors.append((boxes[~right.any(dim=1)], *(detections[key][sure][false] for key in ("boxes", "labels"))))
+for detections, (boxes, labels, _) in zip(predictions, new_examples):
+    confident = detections["scores"] > 0.5
+    iou = box_iou(boxes, detections["boxes"][confident])
+    correct = (iou >= 0.5) & (labels[:, None] == detections["labels"][confident])
+    false = ~correct.any(dim=0)
+    errors.append((boxes[~correct.any(dim=1)], *(detections[key][confident][false] for key in ("boxes", "labels"))))
 worst = sorted(range(len(errors)), key=lambda i: -len(errors[i][0]) - len(errors[i][1]))[:3]
 fig, axes = plt.subplots(1, 3, figsize=(11, 4), layout="constrained")
 titles = [f"{len(errors[i][0])} of {len(new_examples[i][0])} missed, {len(errors[i][1])} false" for i in worst]
@@ -963,10 +1023,13 @@ for ax, i, title in zip(axes, worst, titles):
     draw_image(ax, new_images[i], title, alpha=0.8)
     draw_boxes(ax, errors[i][0], "#0072B2", linestyle="--", linewidth=2.2)
     draw_boxes(ax, errors[i][1], linestyle=":", linewidth=2.2)
-    for box, kind in zip(*errors[i][1:]):
-        ax.text(*(box[:2] + 1), CLASSES[int(kind)], fontsize=8, va="top", bbox={"fc": "white", "pad": 1, "lw": 0})
+    for box, label in zip(*errors[i][1:]):
+        ax.text(*(box[:2] + 1), CLASSES[int(label)], fontsize=8, va="top", bbox={"fc": "white", "pad": 1, "lw": 0})
 show(
-    fig, alt="The three worst new images, missed objects dashed and false detections dotted: " + "; ".join(titles) + "."
+    fig,
+    alt="The three new images with the most errors, missed objects dashed and false positives dotted: "
+    + "; ".join(titles)
+    + ".",
 )
 
 # %% [markdown] name="quiz"
@@ -975,49 +1038,57 @@ show(
 # **1.** Why are anchors with an IoU of 0.5 neither object nor background?
 #
 # <details><summary>Answer</summary>
-# They show half an object. As objects they would teach that half is enough, as background that half of an object is
-# nothing. The loss leaves them out, and the net may say of them what it likes.
+# Such an anchor shows about half of an object. If it were labelled object, the network would learn that half of an
+# object is enough. If it were labelled background, the network would learn that half of an object is background. The
+# loss ignores these anchors, so the network may predict anything for them.
 # </details>
 #
-# **2.** Find the slip: "Faster R-CNN is faster than Fast R-CNN because its classifier is smaller."
+# **2.** Find the error: "Faster R-CNN is faster than Fast R-CNN because its classifier is smaller."
 #
 # <details><summary>Answer</summary>
-# The head is the same. Its proposals cost next to nothing, because a small net makes them from features that are
-# computed anyway; selective search took most of the time of Fast R-CNN.
+# The head is the same. The proposals of Faster R-CNN take almost no time, because a small network computes them from
+# features that are needed anyway. Selective search took most of the time of Fast R-CNN.
 # </details>
 #
 # **3.** An anchor is (10, 10, 30, 20). Which box has the deltas (0.5, 0, log 2, 0)?
 #
 # <details><summary>Answer</summary>
-# The centre (20, 15) moves by half of 20 to (30, 15); the width is 40, the height 10: (10, 10, 50, 20).
+# The centre (20, 15) is shifted by half of the width 20, to (30, 15). The width is 40 and the height 10, so the box is
+# (10, 10, 50, 20).
 # </details>
 #
-# **4.** Two people stand so close that their boxes have an IoU of 0.6. What does suppression at 0.5 do, even if the net
-# finds both?
+# **4.** Two people stand so close that their boxes have an IoU of 0.6. What does suppression at 0.5 do, even if the
+# network detects both people?
 #
 # <details><summary>Answer</summary>
-# It drops the one with the lower score. A higher threshold would keep both, and duplicates elsewhere. Chapter 12 has an
-# answer without suppression: matching of sets.
+# It removes the detection with the lower score. A higher threshold would keep both, but also duplicates elsewhere.
+# Chapter 12 shows an alternative without suppression: the network is trained with a one-to-one matching of predictions
+# and objects.
 # </details>
 #
-# **5.** To which levels of the paper's pyramid go boxes of 60 x 60, 300 x 300, and 20 x 2000?
+# **5.** To which levels of the paper's pyramid do boxes of 60 x 60, 300 x 300 and 20 x 2000 pixels belong?
 #
 # <details><summary>Answer</summary>
-# $4 + \log_2(60/224) = 2.1$: level 2. $4.4$: level 4. The third has the root of its area at 200: $3.8$, level 3.
+# For the first box, $4 + \log_2(60/224) = 2.1$, so level 2. For the second, the value is $4.4$, so level 4. For the
+# third, the square root of the area is 200 and the value is $3.8$, so level 3.
 # </details>
 #
-# **6.** Find the slip: "FPN concatenates the levels, so that the finest one holds all features."
+# **6.** Find the error: "FPN concatenates the levels, so that the finest one holds all features."
 #
 # <details><summary>Answer</summary>
-# It adds them, after 1x1 convolutions have brought all to one number of channels. And nothing flows from fine to coarse
-# there: only the backbone goes that way.
+# FPN adds the levels, after 1x1 convolutions have brought all of them to the same number of channels. In addition, FPN
+# passes features only from coarse to fine; only the backbone goes from fine to coarse.
 # </details>
 
 # %% [markdown] name="next"
 # ## What next
 #
-# - [The pages of chapter 11](../course/11-detection/index.md): the family with its papers, and who left out what.
-# - Change one thing in the data cell: `sizes` of 40 and 60 pixels. Which AP50 is left, and which step lost the rest?
-# - Give `draw(answers, 64, 0.5)` a share of 1.0, or let all anchors count. What does the net propose then?
-# - Online, `segedu.weights.load` gives torchvision's `fasterrcnn_resnet50_fpn`, to try on your photographs.
-# - Chapter 12 leaves out the second stage; chapter 14 adds a mask to each box.
+# - [The pages of chapter 11](../course/11-detection/index.md) explain the three detectors with their papers, and which
+#   computation each of them avoids.
+# - Change one parameter in the data cell: set `sizes` to 40 and 60 pixels. Which AP50 remains, and which step loses the
+#   rest?
+# - Call `sample(matched_idxs, 64, 0.5)` with a positive fraction of 1.0 instead of 0.5, or use all anchors in the loss.
+#   What does the network propose then?
+# - Online, `segedu.weights.load` provides torchvision's `fasterrcnn_resnet50_fpn`, which you can try on your
+#   photographs.
+# - Chapter 12 omits the second stage. Chapter 14 adds a mask to each box.
