@@ -35,4 +35,4 @@ def test_a_matched_set_ends_with_one_box_for_each_object_and_an_unmatched_one_do
         iou = names["box_iou"](names["truth"], boxes[scores > 0.5])
         found[name] = (iou.shape[1], int((iou.amax(dim=1) > 0.9).sum()))
     assert found["one to one"] == (4, 4)  # of four objects
-    assert found["each its cheapest"] == (12, 2)
+    assert found["cheapest object"] == (12, 2)

@@ -35,7 +35,7 @@ def test_the_small_mask_rcnn_learns_masks_and_rounding_costs(seed, monkeypatch, 
     start = time.process_time()
     rows = run_cells(monkeypatch, LAB, CELLS, seeds(seed, "draw_data(length, ", "draw_data(new, "), **IMPORTED)["rows"]
     spent = time.process_time() - start
-    align, pool, told, filled = (rows[name] for name in ("RoIAlign", "RoIPool", "RoIAlign, true boxes", "filled"))
+    align, pool, told, filled = (rows[name] for name in ("RoIAlign", "RoIPool", "RoIAlign, GT boxes", "filled"))
     with capsys.disabled():
         print(
             f"shapes, seed {seed}: mask AP50 {rows['Otsu, components'][0]:.3f} plain, {align[0]:.3f} RoIAlign, ", end=""
@@ -84,8 +84,8 @@ def test_a_right_answer_without_gradient_or_too_slow_is_replaced_and_the_lab_say
 
     chosen = trainable(roi_align, arguments())
     said = capsys.readouterr().out
-    assert "this training takes the library's" in said
-    assert ("seconds a call" if kind == "slow" else "gives no gradient") in said
+    assert "this training uses the library's" in said
+    assert ("seconds per call" if kind == "slow" else "gives no gradient") in said
     assert chosen(*arguments()).requires_grad
 
 
