@@ -991,7 +991,8 @@ for name, (pq_all, pq_things, pq_stuff) in rows.items():
 # scale.
 #
 # These results are for synthetic streets. On the photographs of COCO, DETR with its panoptic head reaches a PQ of 43.4
-# % with a ResNet-50 (table 5 of its paper), and the largest Mask2Former reaches 57.8 % (abstract of its paper, 2022).
+# with a ResNet-50 (table 5 of its paper), and the largest Mask2Former reaches 57.8 (abstract of its paper, 2022). Both
+# values are in percent.
 
 # %% name="train_figure" role="train"
 pictures = []
@@ -1036,8 +1037,8 @@ show(panels(pictures, columns=3), alt=alt)
 # score has taken.
 # </details>
 #
-# **2.** What happens if $\lambda_s = 0$ in the loss of Panoptic FPN? And why are two weights of 1 not always the best
-# choice?
+# **2.** What happens if $\lambda_s = 0$ in the loss of Panoptic FPN? And why is it not always best to set both
+# weights to 1?
 #
 # <details><summary>Answer</summary>
 # With $\lambda_s = 0$, the semantic branch is never trained, so its predictions are meaningless. The two parts of the

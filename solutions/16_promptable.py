@@ -1072,13 +1072,14 @@ show(fig, alt=f"An image with a click, and three masks predicted by {model_name}
 # predictions are resampled back to the spacing of the scan before they are evaluated.
 # </details>
 #
-# **7.** Find the error: "The slices are 5 mm apart and the pixels 1 mm. All three axes are pooled five times, so that
-# the network has a large receptive field."
+# **7.** Find the error: "The volume has 24 slices, 5 mm apart, and pixels of 1 mm. All three axes are pooled five
+# times, so that the network has a large receptive field."
 #
 # <details><summary>Answer</summary>
-# A depth of 24 slices allows only three poolings, after which 3 slices are left. Moreover, if all axes are pooled
-# equally, a 3 x 3 x 3 kernel of the first level covers 3 mm within a slice but 15 mm in depth, and this ratio is the
-# same at every level. The kernels then combine features that are far apart in depth. The thick axis should wait.
+# After three poolings, only 3 of the 24 slices are left, so the depth cannot be pooled five times. Moreover, if all
+# axes are pooled equally, a 3 x 3 x 3 kernel of the first level covers 3 mm within a slice but 15 mm in depth, and
+# this ratio is the same at every level. The kernels then combine features that are far apart in depth. The thick axis
+# should wait.
 # </details>
 
 # %% [markdown] name="next"
