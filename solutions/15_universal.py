@@ -1,34 +1,39 @@
 # %% [markdown] name="title"
-# # Lab 15: One net, three answers
+# # Lab 15: One network, three segmentation tasks
 #
-# A street has things that can be counted and stuff that cannot. In this lab you say both of every pixel, without a
-# contradiction. First by rules: you merge what two branches of a net say. Then by **queries**: a net says a set of
-# masks, each with a class, and you write what makes it work: the masks, the attention that is masked by them, the
-# match in training, and how classes are read out. At the end your functions run inside a trained Mask2Former, and
-# train it further.
+# A street contains things, which can be counted, and stuff, which cannot. A panoptic segmentation labels both without
+# contradictions: each pixel belongs to at most one segment. In this lab you compute it in two ways. First you merge
+# the outputs of two branches by fixed rules. Then you work with **queries**: a network predicts a set of masks, each
+# with a class. You write the main steps of such a network: the masks, the attention that is restricted to them, the
+# matching in training, and the read-out of a class map. At the end, your functions run inside a trained Mask2Former
+# and train it further.
 #
-# **Time**: 80 minutes. **Points**: 20, in six exercises. Read [chapter 15](../course/15-panoptic/index.md) first, or
-# beside this lab.
+# **Time**: 80 minutes. **Points**: 20, in six exercises.
 #
-# Run the cells from top to bottom. Where a function is still missing, later cells use the library's, so the notebook
-# always runs to its end.
+# **Prerequisites**: read [chapter 15](../course/15-panoptic/index.md) before this lab or together with it. You also
+# need the attention and the bipartite matching of chapter 12, and the panoptic quality of chapter 13. The mathematics
+# consists of softmax, sigmoid and matrix products.
+#
+# Run the cells from top to bottom. As long as a function of yours is missing, later cells use the library's version,
+# so the notebook always runs to its end.
 
 # %% name="setup" role="setup"
 
 # %% [markdown] name="goals"
 # ## What you can do afterwards
 #
-# - merge instances and a map of classes into one panoptic map, and say what each rule is worth;
-# - turn a query into a class and a mask;
-# - write attention that looks only where a mask is, and say what happens where the mask is empty;
-# - match queries with segments at a few hundred points in place of all pixels;
-# - read classes, and a panoptic map, out of the same queries;
-# - make the targets of three tasks from one annotation.
+# - merge instances and a class map into one panoptic map, and state how much each rule contributes;
+# - compute the class probabilities and the mask of a query;
+# - write attention that is restricted to a mask, and say what happens if the mask is empty;
+# - match queries with segments at a few hundred points instead of all pixels;
+# - read out a class map and a panoptic map from the same queries;
+# - derive the targets of three tasks from one annotation.
 #
-# Below, one street and the three tasks. **Semantic**: one class for each pixel, so touching cars are one.
-# **Instance**: each thing by itself, and no word about the rest. **Panoptic**: each pixel once, and each thing by
-# itself. Black is where nothing is said. That holds for a thin line around each thing, too: so close to an edge the
-# annotation leaves open whose pixel it is.
+# There are three segmentation tasks. **Semantic segmentation** assigns one class to each pixel, so two cars that touch
+# are not separated. **Instance segmentation** predicts one mask per thing and ignores stuff. **Panoptic segmentation**
+# assigns each pixel to at most one segment, and each thing is a segment of its own. The figure shows the ground truth
+# of all three tasks for one street. Black pixels have no label in this task. In all three maps, a thin line around
+# each thing is black (void), because the annotation does not specify which segment the pixels at its edge belong to.
 
 # %% name="picture" role="show"
 from segedu.datasets.street import CLASSES, THINGS, draw_street
@@ -36,17 +41,17 @@ from segedu.viz import palette, show
 
 F, SIZE = torch.nn.functional, (64, 96)
 STUFF = np.array([[128, 64, 128], [244, 190, 210], [70, 130, 180], [150, 140, 130], [107, 142, 35], [190, 215, 235]])
-BRIGHT = np.concatenate([palette(7), palette(14)[7:], palette(21)[14:]])  # of things
+BRIGHT = np.concatenate([palette(7), palette(14)[7:], palette(21)[14:]])  # colours of things
 
 
 def street(*seed):
-    """A drawn street: image, class map, masks and labels of its things, panoptic map and segments."""
-    drawn = draw_street(seed, SIZE)
-    return {key: one.as_subclass(torch.Tensor) if torch.is_tensor(one) else one for key, one in drawn.items()}
+    """A synthetic street: image, class map, masks and labels of its things, panoptic map and segments."""
+    sample = draw_street(seed, SIZE)
+    return {key: v.as_subclass(torch.Tensor) if torch.is_tensor(v) else v for key, v in sample.items()}
 
 
 def paint(seg, segments):
-    """(H, W, 3): stuff in the colour of its class, each thing in one of its own, black where nothing is said."""
+    """(H, W, 3): stuff in the colour of its class, each thing in its own colour, black where there is no segment."""
     seg, things = np.asarray(seg), iter(BRIGHT)
     picture = np.zeros((*seg.shape, 3))
     for segment in segments:
@@ -56,7 +61,7 @@ def paint(seg, segments):
 
 
 def panels(pictures, columns, width=3.2):
-    """Pictures (H, W, 3) or (H, W) under their titles."""
+    """Show pictures (H, W, 3) or (H, W) in a grid, each with its title."""
     rows = -(-len(pictures) // columns)
     fig, axes = plt.subplots(rows, columns, figsize=(width * columns, width * 0.76 * rows), layout="constrained")
     for ax, (title, picture) in zip(np.ravel(axes), pictures):
@@ -67,66 +72,73 @@ def panels(pictures, columns, width=3.2):
 
 scene = street(15, 62)
 seg, segments = scene["panoptic_seg"], scene["segments_info"]
-things = [one for one in segments if one["isthing"]]
+things = [segment for segment in segments if segment["isthing"]]
 classes = np.concatenate([STUFF / 255, palette(4), np.zeros((246, 3))])[scene["semantic"].numpy()]
-answers = [("semantic", classes), ("instance", paint(seg, things)), ("panoptic", paint(seg, segments))]
-fig = panels([("image", scene["image"].permute(1, 2, 0)), *answers], columns=4)
-show(fig, alt=f"A street, its classes, its {len(things)} things, and all {len(segments)} segments in one map.")
+tasks = [("semantic", classes), ("instance", paint(seg, things)), ("panoptic", paint(seg, segments))]
+fig = panels([("image", scene["image"].permute(1, 2, 0)), *tasks], columns=4)
+show(
+    fig, alt=f"A street; its class map; its {len(things)} things; and all {len(segments)} segments in one panoptic map."
+)
 
 # %% [markdown] name="merge_panoptic_idea"
-# ## 1. Merge what two branches say (4 points)
+# ## 1. Merge the outputs of two branches (4 points)
 #
-# **Idea.** Panoptic FPN is a Mask R-CNN (chapter 14) with a second branch that names the class of each pixel. Both
-# are trained at once, with weights for the two parts:
+# **Idea.** Panoptic FPN is a Mask R-CNN (chapter 14) with a second branch, which predicts a class for each pixel. Both
+# branches are trained together. The loss weights its two parts:
 #
 # $$ L = \lambda_i (L_c + L_b + L_m) + \lambda_s L_s $$
 #
-# class, box and mask of the instances, and the cross-entropy of the pixels. But the answers contradict each other:
-# instances overlap, and the class map names what instances already hold. Rules make one map of both. Things come
-# first, the surest ahead. An instance of which too much is taken already was a double, and goes. Stuff gets what is
-# left, if it is not only a speck.
+# Here $L_c$, $L_b$ and $L_m$ are the losses of the instances' classes, boxes and masks, and $L_s$ is the cross-entropy
+# of the pixels. The outputs of the two branches can contradict each other: instances may overlap, and the class map
+# also labels the pixels that belong to instances. Fixed rules therefore merge both outputs into one map. Instances
+# with a low score are dropped. The others take their pixels first, in order of decreasing score. If too many pixels of
+# an instance are already taken, it is considered a duplicate and dropped. Stuff takes the pixels that are left, unless
+# there are only a few of them.
 #
-# **Formula.** Let $T$ be the pixels that are taken, and $\tau$ the threshold. Instance $i$ goes if
+# **Formula.** Let $T$ be the set of pixels that are already taken, and $\tau$ the overlap threshold. Instance $i$ is
+# dropped if
 #
-# $$ \frac{|m_i \cap T|}{|m_i|} > \tau , $$
+# $$ \frac{|m_i \cap T|}{|m_i|} > \tau . $$
 #
-# else it takes $m_i \setminus T$. How much is taken counts, by whichever others; an IoU is not asked for.
+# Otherwise it takes $m_i \setminus T$. The numerator counts all taken pixels, no matter which instances took them. The
+# fraction is not an IoU: its denominator is the area of instance $i$ alone.
 #
-# **By hand.** $\tau = 1/2$. A has score 0.9 and 6 pixels; B 0.8 and 4 pixels, 2 of them in A; C 0.7 and 4 pixels, 3
-# of them in A or B. A takes 6. Of B 2/4 is taken, not *more* than half: it takes its other 2. Of C 3/4 is taken: it
-# goes, and its fourth pixel is free for stuff.
+# **Worked example.** Let $\tau = 1/2$. Instance A has score 0.9 and 6 pixels. B has score 0.8 and 4 pixels, of which 2
+# are also in A. C has score 0.7 and 4 pixels, of which 3 are in A or B. A takes its 6 pixels. Of B, 2/4 are taken,
+# which is not *more* than half, so B takes its other 2 pixels. Of C, 3/4 are taken, so C is dropped, and its fourth
+# pixel remains available for stuff.
 
 
 # %% name="merge_panoptic" role="solution"
 def merge_panoptic(masks, labels, scores, semantic, things, score_threshold, overlap_threshold, stuff_area):
-    """Merge instances and a map of classes into one map, in which each pixel has one segment or none.
+    """Merge instances and a semantic map into a panoptic map, in which each pixel belongs to one segment or to none.
 
-    1. Things, by falling score; of equal scores the one that comes first in the list. An instance whose score is
-       below `score_threshold` is left out. So is one of which more than the share `overlap_threshold` of its pixels
-       is taken already, and one of which no pixel is left. Any other takes what is left of its pixels.
-    2. Stuff, by rising category. Each category of `semantic` that is neither a thing nor 255 ("nothing known") takes
-       its pixels that are not taken yet, if they are at least `stuff_area`.
+    1. Things, by decreasing score. Of equal scores, the first one in the list comes first. An instance is dropped if
+       its score is below `score_threshold`, if more than the fraction `overlap_threshold` of its pixels is already
+       taken, or if none of its pixels is left. Any other instance takes its pixels that are left.
+    2. Stuff, by increasing category. Each category of `semantic` that is neither a thing nor 255 ("unknown") takes its
+       pixels that are left, if there are at least `stuff_area` of them.
 
-    All other pixels are 0. The segments have the numbers 1, 2, 3 ... in the order in which they were made.
+    All other pixels are 0. The segments are numbered 1, 2, 3 ... in the order in which they are added.
 
-    masks:             (N, H, W) bool. Perhaps N = 0.
+    masks:             (N, H, W) bool. N may be 0.
     labels:            (N,) integers, the category of each instance.
     scores:            (N,) floats.
     semantic:          (H, W) integers, the category of each pixel.
     things:            the categories that are things, a list.
     score_threshold:   from 0 to 1.
     overlap_threshold: from 0 to 1.
-    stuff_area:        pixels, at least 1.
+    stuff_area:        in pixels, at least 1.
 
-    Returns (H, W) integers, the number of each pixel's segment; and for each segment, in order of the numbers, a dict
-    `{"id": number, "category_id": category, "isthing": True or False}`.
+    Returns (H, W) integers, the number of each pixel's segment, and a list of one dict per segment,
+    `{"id": number, "category_id": category, "isthing": True or False}`, in the order of the numbers.
 
-    Example: of four pixels the instance takes two, one is stuff of category 1, and one is a thing that nobody found.
+    Example: four pixels. The instance takes two. One is stuff of category 1. One is a thing without an instance.
     With mask = torch.tensor([[[True, True, False, False]]]) and row = torch.tensor([[1, 3, 1, 3]])
     merge_panoptic(mask, torch.tensor([3]), torch.tensor([0.9]), row, [3], 0.5, 0.5, 1) gives the map [[1, 1, 2, 0]],
     and segments 1, of category 3, and 2, of category 1.
     """
-    ### BEGIN SOLUTION: things from the surest on, each asked how much of it is taken; then stuff; numbers 1, 2, 3 ...
+    ### BEGIN SOLUTION: things by decreasing score, unless too much of them is taken; then stuff; numbers 1, 2, 3 ...
     merged, made = torch.zeros(semantic.shape, dtype=torch.long), []
 
     def take(free, category, isthing):
@@ -150,120 +162,128 @@ def merge_panoptic(masks, labels, scores, semantic, things, score_threshold, ove
 check(merge_panoptic)
 
 # %% [markdown] name="merge_panoptic_after"
-# Below, your function on two answers as branches give them. They are the truth, spoiled: edges are off, things are
-# found twice or where there are none, and the class map is coarse. Then the same for 20 streets, with one rule after
-# the other left out. The number is the **panoptic quality** (PQ) of chapter 13. Before you look: which rule is worth
-# most?
+# The next cells apply your function to outputs such as the two branches might predict. They are not predictions of a
+# network but corrupted ground truth: boundaries are shifted, some things are detected twice, some detections are
+# false, and the class map is coarse. The first figure shows one street. The second figure compares merges of 20
+# streets, with all rules, without one rule at a time, and without any rule. It shows the **panoptic quality** (PQ) of
+# chapter 13. Before you run the cells, guess: which rule contributes most?
 
 # %% name="merge_panoptic_figure" role="show"
 from scipy import ndimage
 from segedu.metrics.panoptic import PanopticQuality
 
 
-def spoiled(scene, rng):
-    """Masks, labels and scores of instances, and a class map, as two branches might say them."""
-    found = []
+def corrupted(scene, rng):
+    """Masks, labels and scores of instances, and a class map, with errors that two branches typically make."""
+    instances = []
     for mask, label in zip(scene["masks"].numpy(), scene["labels"].tolist()):
-        found.append((ndimage.shift(ndimage.binary_dilation(mask), rng.integers(-1, 2, 2), order=0), label, 0.65, 0.98))
-        if rng.random() < 0.5:  # once more, larger, as something else
-            found.append((ndimage.binary_dilation(mask, iterations=3), int(rng.choice(THINGS)), 0.5, 0.64))
-        if rng.random() < 0.5:  # where nothing is
-            found.append((ndimage.shift(mask, rng.integers(8, 30, 2), order=0), label, 0.1, 0.49))
-    masks = torch.tensor(np.array([one[0] for one in found]).reshape(-1, *SIZE))
-    labels = torch.tensor([one[1] for one in found], dtype=torch.long)
-    scores = torch.tensor([rng.uniform(*one[2:]) for one in found])
-    known = scene["semantic"].numpy()
-    nearest = ndimage.distance_transform_edt(known == 255, return_distances=False, return_indices=True)
-    coarse = known[tuple(nearest)][1::3, 1::3].repeat(3, 0).repeat(3, 1)  # a class map at stride 3
-    for y, x in rng.integers(0, 60, (8, 2)):  # islands
+        shifted = ndimage.shift(ndimage.binary_dilation(mask), rng.integers(-1, 2, 2), order=0)
+        instances.append((shifted, label, 0.65, 0.98))
+        if rng.random() < 0.5:  # a duplicate: larger, and of a random class
+            instances.append((ndimage.binary_dilation(mask, iterations=3), int(rng.choice(THINGS)), 0.5, 0.64))
+        if rng.random() < 0.5:  # a false detection
+            instances.append((ndimage.shift(mask, rng.integers(8, 30, 2), order=0), label, 0.1, 0.49))
+    masks = torch.tensor(np.array([instance[0] for instance in instances]).reshape(-1, *SIZE))
+    labels = torch.tensor([instance[1] for instance in instances], dtype=torch.long)
+    scores = torch.tensor([rng.uniform(*instance[2:]) for instance in instances])
+    semantic = scene["semantic"].numpy()
+    nearest = ndimage.distance_transform_edt(semantic == 255, return_distances=False, return_indices=True)
+    coarse = semantic[tuple(nearest)][1::3, 1::3].repeat(3, 0).repeat(3, 1)  # a class map at stride 3
+    for y, x in rng.integers(0, 60, (8, 2)):  # islands of a random class
         coarse[y : y + 3, x : x + 5] = rng.integers(0, 6)
     full = np.pad(coarse, ((0, SIZE[0] % 3), (0, 0)), mode="edge")[: SIZE[0], : SIZE[1]]
     return masks, labels, scores, torch.from_numpy(full)
 
 
-def quality(answers, scenes):
-    """PQ of pairs (map, segments): of all classes, of those of things, and of stuff."""
-    measured = PanopticQuality(len(CLASSES))
-    for (seg, segments), scene in zip(answers, scenes):
-        measured.update({"panoptic_seg": torch.as_tensor(seg), "segments_info": segments}, scene)
-    numbers = measured.compute()
-    return numbers["pq"], numbers["things"]["pq"], numbers["stuff"]["pq"]
+def quality(predictions, scenes):
+    """PQ of predictions (map, segments): over all classes, over the classes of things, and over those of stuff."""
+    metric = PanopticQuality(len(CLASSES))
+    for (seg, segments), scene in zip(predictions, scenes):
+        metric.update({"panoptic_seg": torch.as_tensor(seg), "segments_info": segments}, scene)
+    result = metric.compute()
+    return result["pq"], result["things"]["pq"], result["stuff"]["pq"]
 
 
 # %% name="merge_panoptic_rules" role="show"
 merge = use(merge_panoptic)
 streets = [street(16, i) for i in range(20)]
-given = [spoiled(one, np.random.default_rng(i)) for i, one in enumerate(streets)]
+outputs = [corrupted(scene, np.random.default_rng(i)) for i, scene in enumerate(streets)]
 rules = {
     "all rules": (0.5, 0.5, 40),
-    "any score": (0.0, 0.5, 40),
-    "any overlap": (0.5, 1.0, 40),
-    "any stuff": (0.5, 0.5, 1),
+    "no score threshold": (0.0, 0.5, 40),
+    "no overlap threshold": (0.5, 1.0, 40),
+    "no minimum stuff area": (0.5, 0.5, 1),
     "no rule": (0.0, 1.0, 1),
 }
-worth = {}
+pq = {}
 for name, rule in rules.items():
-    worth[name], *_ = quality([merge(*one, list(THINGS), *rule) for one in given], streets)
-masks, labels, scores, coarse = given[2]
-seen = (0.7 * streets[2]["image"].permute(1, 2, 0)).numpy()
+    pq[name], *_ = quality([merge(*output, list(THINGS), *rule) for output in outputs], streets)
+masks, labels, scores, coarse = outputs[2]
+outlines = (0.7 * streets[2]["image"].permute(1, 2, 0)).numpy()
 for mask, score, colour in zip(masks.numpy(), scores, BRIGHT):
-    seen[mask ^ ndimage.binary_erosion(mask)] = colour if score >= 0.5 else (1, 1, 1)
-named = np.concatenate([STUFF / 255, np.ones((250, 3))])[coarse.numpy()]
-merged = paint(*merge(*given[2], list(THINGS), 0.5, 0.5, 40))
-pictures = [(f"{len(scores)} instances (white: below 0.5)", seen), ("class map (white: a thing)", named)]
-truth = paint(streets[2]["panoptic_seg"], streets[2]["segments_info"])
-fig = panels([*pictures, ("merged", merged), ("truth", truth)], columns=4)
-show(fig, alt="Outlines of instances that overlap, a coarse class map, the merged map, and the true one, much like it.")
+    outlines[mask ^ ndimage.binary_erosion(mask)] = colour if score >= 0.5 else (1, 1, 1)
+class_map = np.concatenate([STUFF / 255, np.ones((250, 3))])[coarse.numpy()]
+merged = paint(*merge(*outputs[2], list(THINGS), 0.5, 0.5, 40))
+pictures = [(f"{len(scores)} instances (white: score < 0.5)", outlines), ("class map (white: things)", class_map)]
+ground_truth = paint(streets[2]["panoptic_seg"], streets[2]["segments_info"])
+fig = panels([*pictures, ("merged", merged), ("ground truth", ground_truth)], columns=4)
+show(
+    fig,
+    alt="Outlines of overlapping instances; a coarse class map; the merged map; and the ground truth, which is similar "
+    "to the merged map.",
+)
 fig, ax = plt.subplots(figsize=(6.5, 2.3), layout="constrained")
-ax.barh(list(worth), worth.values(), color=["#0072B2", *["#8a8a8a"] * 4])
+ax.barh(list(pq), pq.values(), color=["#0072B2", *["#8a8a8a"] * 4])
 ax.bar_label(ax.containers[0], fmt=" %.3f")
-ax.set(xlabel="PQ of 20 spoiled streets", xlim=(0, 1))
+ax.set(xlabel="PQ on 20 corrupted streets", xlim=(0, 1))
 ax.invert_yaxis()
-show(fig, alt="PQ with rules left out: " + ", ".join(f"{name} {value:.3f}" for name, value in worth.items()) + ".")
+show(fig, alt="Bars of PQ for each set of rules: " + ", ".join(f"{name} {x:.3f}" for name, x in pq.items()) + ".")
 
 # %% [markdown] name="query_masks_idea"
-# ## 2. A query becomes a mask (3 points)
+# ## 2. Compute the mask of a query (3 points)
 #
-# **Idea.** Rules that settle contradictions are a sign that the question was put badly. **MaskFormer** asks another
-# one: say a *set* of masks, each with a class. The net has $Q$ learnt vectors, the **queries**. Each looks at the
-# image and comes back with two things: logits $\ell_q$ of $K$ classes and "no object", and a vector $e_q$ that says
-# what its pixels look like. A second part of the net, the pixel decoder, gives each place a vector $f(y, x)$. Where both
-# agree, there is the mask.
+# **Idea.** Panoptic FPN needs rules because its two branches make separate predictions for the same pixels.
+# **MaskFormer** predicts something else: a *set* of masks, each with a class. The network has $Q$ learnt vectors, the
+# **queries**. Each query attends to the image. Then two heads predict the logits $\ell_q$ of $K$ classes and "no
+# object", and an embedding $e_q$. Another part of the network, the pixel decoder, computes an embedding $f(y, x)$ for
+# each location. The mask of a query contains the locations at which the dot product of the two embeddings is large.
 #
 # **Formula.**
 #
 # $$ p_q = \operatorname{softmax}(\ell_q), \qquad z_q(y, x) = e_q \cdot f(y, x) $$
 #
-# The logits of the places are resized to the image first, then the mask is $m_q = \sigma(z_q(y, x))$. Sky and car,
-# stuff and thing: all the same.
+# The logits $z_q$ are first resized to the image. The mask is then $m_q = \sigma(z_q(y, x))$. The formula is the same
+# for sky and for cars, that is, for stuff and for things.
 #
-# **By hand.** Class logits $(\log 3, 0)$ of one class and "no object": $p = 3/4$. Vector $(2, -1)$; two places, $(1,
-# 1)$ and $(0, 3)$: logits 1 and -3. Four pixels: 1, 0, -2, -3; masks 0.73, 0.50, 0.12, 0.05. Who takes the sigmoid
-# first gets 0.56 for the second pixel, and another edge.
+# **Worked example.** Let there be one class, and let the class logits of the class and of "no object" be
+# $(\log 3, 0)$. Then $p = 3/4$. Let the query's embedding be $(2, -1)$, and let two locations have the embeddings
+# $(1, 1)$ and $(0, 3)$. Their logits are 1 and -3. Resized to four pixels, the logits are 1, 0, -2, -3, so the mask is
+# 0.73, 0.50, 0.12, 0.05. If you apply the sigmoid before you resize, the second pixel gets 0.56 instead of 0.50, so
+# the boundary of the mask is in another position.
 
 
 # %% name="query_masks" role="solution"
 def query_masks(class_logits, mask_embed, mask_features, image_size):
-    """Give each query its classes and its mask, as MaskFormer does.
+    """Compute the class probabilities and the mask of each query, as MaskFormer does.
 
-    Classes: a softmax over the K + 1 columns; the last one is "no object" and is left out afterwards.
+    Classes: a softmax over the K + 1 columns. The last column is "no object" and is removed after the softmax.
 
-    Mask: every query has a vector, and every place of the features has one. Their dot product is the logit of that
-    place. The logits are resized to the image, bilinearly with align_corners=False as F.interpolate does, and the mask
-    is their sigmoid.
+    Mask: each query has an embedding, and each location of the feature map has one. Their dot product is the mask logit
+    at this location. The logits are resized to the image, bilinearly with align_corners=False, as by F.interpolate.
+    The mask is the sigmoid of the resized logits.
 
     class_logits:  (Q, K + 1) floats.
-    mask_embed:    (Q, D) floats, a vector for each query.
-    mask_features: (D, h, w) floats, a vector for each place.
-    image_size:    (H, W) of the image in pixels; perhaps no multiple of (h, w).
+    mask_embed:    (Q, D) floats, the embedding of each query.
+    mask_features: (D, h, w) floats, the embedding of each location.
+    image_size:    (H, W) of the image in pixels, not always a multiple of (h, w).
 
-    Returns (Q, K) probabilities of the classes; and (Q, H, W) floats from 0 to 1, before any threshold.
+    Returns (Q, K) class probabilities, and (Q, H, W) mask probabilities from 0 to 1, without a threshold.
 
-    Example: one query, one class; two places that become four pixels.
+    Example: one query, one class, and two locations that are resized to four pixels.
     With embed = torch.tensor([[1.0, 2.0]]) and features = torch.tensor([[[0.0, 4.0]], [[0.0, -4.0]]])
     query_masks(torch.zeros(1, 2), embed, features, (1, 4)) is [[0.5]] and [[[0.5000, 0.2689, 0.0474, 0.0180]]].
     """
-    ### BEGIN SOLUTION: softmax and without the last column; a product for each query and place; resize; sigmoid
+    ### BEGIN SOLUTION: softmax, then remove the last column; dot product of each query and location; resize; sigmoid
     p = class_logits.softmax(dim=1)[:, :-1]
     logits = (mask_embed @ mask_features.flatten(1)).unflatten(1, mask_features.shape[1:])  # (Q, h, w)
     resized = torch.nn.functional.interpolate(logits[None], image_size, mode="bilinear", align_corners=False)
@@ -275,78 +295,84 @@ def query_masks(class_logits, mask_embed, mask_features, image_size):
 check(query_masks)
 
 # %% [markdown] name="query_masks_after"
-# The course trained a small Mask2Former on other drawn streets: 20 queries, 64 numbers each. Below, your function
-# reads the queries that are surest of anything, on a street that the net has never seen. How many queries speak at
-# all? Is any mask of two things?
+# The course trained a small Mask2Former on other synthetic streets. It has 20 queries with 64 channels each. The
+# figure shows the masks that your function computes on a street that was not used in training, for the queries that
+# are most confident of a class. How many queries predict an object at all? Does any mask cover two things?
 
 # %% name="query_masks_figure" role="show"
 from segedu.weights import pretrained
 
-torch.set_num_threads(1)  # so small a net gains nothing from more threads, which only wait for each other
-net, kept = pretrained.load("street_mask2former"), {}
-net.decoder.mask_embed.register_forward_hook(lambda part, given, out: kept.update(embed=out[0]))
-net.pixel_decoder.register_forward_hook(lambda part, given, out: kept.update(features=out[0][0]))
+torch.set_num_threads(1)  # for such a small network, more threads bring no speed-up
+net, hooked = pretrained.load("street_mask2former"), {}
+net.decoder.mask_embed.register_forward_hook(lambda module, args, output: hooked.update(embed=output[0]))
+net.pixel_decoder.register_forward_hook(lambda module, args, output: hooked.update(features=output[0][0]))
 image, draw = scene["image"], use(query_masks)
 with torch.no_grad():
-    outputs = net(image[None])  # its own outputs; on the way, the hooks keep vectors of queries and places
-    p, masks = map(torch.as_tensor, draw(outputs["class_logits"][0], kept["embed"], kept["features"], SIZE))
-surest = p.amax(dim=1).argsort(descending=True)[:11].tolist()
+    outputs = net(image[None])  # meanwhile, the hooks store the embeddings of queries and locations
+    p, masks = map(torch.as_tensor, draw(outputs["class_logits"][0], hooked["embed"], hooked["features"], SIZE))
+top = p.amax(dim=1).argsort(descending=True)[:11].tolist()
 pictures = [("image", image.permute(1, 2, 0))]
-for q in surest:
+for q in top:
     pictures.append((f"query {q}: {CLASSES[int(p[q].argmax())]} {p[q].max():.2f}", masks[q]))
-said = [title.partition(": ")[2] for title, _ in pictures[1:]]
-speak = int((p.sum(dim=1) > 0.5).sum())
-print(f"{speak} of {len(p)} queries give 'no object' less than 1/2; the street has {len(segments)} segments")
-show(panels(pictures, columns=4), alt=f"A street, and the masks of the eleven surest queries: {', '.join(said)}.")
+classes = [title.partition(": ")[2] for title, _ in pictures[1:]]
+confident = int((p.sum(dim=1) > 0.5).sum())
+print(f"{confident} of {len(p)} queries assign less than 1/2 to 'no object'; the street has {len(segments)} segments")
+alt = f"A street, and the masks of the eleven queries that are most confident of a class: {', '.join(classes)}."
+show(panels(pictures, columns=4), alt=alt)
 
 # %% [markdown] name="masked_attention_idea"
-# ## 3. Look only where the mask is (4 points)
+# ## 3. Attend only inside the mask (4 points)
 #
-# **Idea.** How does a query get its vector? By attention: it compares itself with every place, and takes in more of
-# the places that suit it. In DETR it may look everywhere, and it takes hundreds of epochs until each query knows
-# where to look. **Mask2Former** helps: each layer says a mask for each query, and the next layer lets the query look
-# *only inside it*. A softmax over all places is replaced by one over a few.
+# **Idea.** Each query collects information from the image by cross-attention: its output is a weighted sum of the
+# values of all locations, and a location whose key is similar to the query gets a large weight. In DETR, a query
+# attends to all locations, and training takes hundreds of epochs until the queries attend to the right ones.
+# **Mask2Former** restricts the attention: after every layer it predicts a mask for each query, and in the next layer
+# the query attends *only inside this mask*. The softmax is then over these locations only.
 #
-# **Formula.** $M_q$ are the places where the sigmoid of the mask of the layer before, resized to the features, is at
-# least 1/2; all places, if there is none. With places $s$, keys $k_s$ and values $v_s$
+# **Formula.** Take the sigmoids of the mask that the previous layer predicted for query $q$, after its logits are
+# resized to the feature map. $M_q$ is the set of locations where the sigmoid is at least 1/2, or the set of all
+# locations if there is no such location. With locations $s$, keys $k_s$ and values $v_s$, the output is
 #
 # $$ o_q = \sum_{s \in M_q} a_{qs} \, v_s $$
 #
 # $$ a_{qs} = \frac{\exp(q \cdot k_s / \sqrt D)}{\sum_{t \in M_q} \exp(q \cdot k_t / \sqrt D)} $$
 #
-# **By hand.** $D = 1$, query 1, keys 2, 1, 0, values 10, 20, 30, mask logits -4, 1, 3. Inside are the last two.
-# Softmax of 1 and 0: 0.73 and 0.27, so 20 · 0.73 + 30 · 0.27 = 22.7. Without a mask it is 14.2.
+# **Worked example.** Let $D = 1$. The query is 1, the keys are 2, 1, 0, the values are 10, 20, 30, and the mask logits
+# are -4, 1, 3. The last two locations are inside the mask. The softmax of their scores, 1 and 0, is 0.73 and 0.27, so
+# the output is 20 · 0.73 + 30 · 0.27 = 22.7. Without a mask, it would be 14.2.
 #
-# **Mind the empty mask.** A softmax over nothing is 0/0. Early in the training many masks are empty; one of them
-# gives `nan`, and one step later all weights of the net are `nan`. Also the *gradient* must be finite: to repair a
-# `nan` afterwards is too late.
+# **Empty masks.** A softmax over no location is 0/0. Early in training many masks are empty. A single one would make
+# the loss `nan`, and after the next iteration all weights of the network would be `nan`. The *gradient* has to be
+# finite too, so it does not help to replace `nan` after the softmax.
 
 
 # %% name="masked_attention" role="solution"
 def masked_attention(queries, keys, values, mask_logits, size):
-    """Cross-attention of Mask2Former: each query attends to the places of the mask that it has predicted so far.
+    """Compute cross-attention as Mask2Former does: each query attends only inside the mask that it predicted so far.
 
-    1. Its mask logits are resized to the features, bilinearly with align_corners=False as F.interpolate does.
-    2. A place is inside where the sigmoid of the resized logit is at least 1/2. No gradient flows through this.
-    3. Where a mask holds no place at all, its query looks at all places.
-    4. Of the products of query and key, divided by the root of D, a softmax over the places inside is taken; a place
-       outside has the weight 0. What comes out is the sum of the values with these weights.
+    1. The mask logits are resized to the feature map, bilinearly with align_corners=False, as by F.interpolate.
+    2. A location is inside the mask if the sigmoid of its resized logit is at least 1/2. No gradient flows through this
+       step.
+    3. If a mask contains no location, its query attends to all locations.
+    4. The scores are the dot products of query and keys, divided by the root of D. The weights are a softmax of the
+       scores over the locations inside the mask; a location outside has weight 0. The result is the weighted sum of
+       the values.
 
-    One head, no projections, and the query itself is not added.
+    There is one head and no projection. The query is not added to the result.
 
     queries:     (Q, D) floats.
-    keys:        (h * w, D) floats, the places row by row.
+    keys:        (h * w, D) floats, the locations row by row.
     values:      (h * w, D) floats.
-    mask_logits: (Q, H, W) floats, the masks that were predicted by the layer before.
-    size:        (h, w), of the features.
+    mask_logits: (Q, H, W) floats, the masks that the previous layer predicted.
+    size:        (h, w) of the feature map.
 
-    Returns (Q, D) floats, with finite gradients by queries, keys and values.
+    Returns (Q, D) floats, with finite gradients with respect to queries, keys and values.
 
-    Example: two places, of which the mask holds the second.
+    Example: two locations. The mask contains the second one.
     With keys, values = torch.tensor([[9.0], [1.0]]), torch.tensor([[5.0], [7.0]])
     masked_attention(torch.ones(1, 1), keys, values, torch.tensor([[[-1.0, 1.0]]]), (1, 2)) is [[7.0]].
     """
-    ### BEGIN SOLUTION: resize, who is inside, an empty row sees all; -inf outside before the softmax; the sum of values
+    ### BEGIN SOLUTION: resize; locations inside; open empty masks; scores, -inf outside; softmax; weighted sum
     resized = torch.nn.functional.interpolate(mask_logits[None], size, mode="bilinear", align_corners=False)[0]
     inside = resized.flatten(1) >= 0  # a sigmoid of at least 1/2
     inside |= ~inside.any(dim=1, keepdim=True)
@@ -359,14 +385,15 @@ def masked_attention(queries, keys, values, mask_logits, size):
 check(masked_attention)
 
 # %% [markdown] name="masked_attention_after"
-# Where does a trained query look? A trick: give your function the **unit matrix as values**. Then what comes out are
-# the weights themselves. Below, one query that ends as a thing, before each of the three layers: the mask so far, and
-# where it looks with the mask and without. The layers look at coarse features first (stride 16, then 8, then 4). The
-# percentages say how much of its weights lies on the thing.
+# Which locations does a trained query attend to? If you pass the **identity matrix as the values**, your function
+# returns the attention weights themselves. The figure uses this for one query that finally segments a thing. Each
+# column is one of the three layers. The first row shows the mask that the query predicted before this layer. The other
+# rows show the attention weights, with the mask and without. The first layer attends to features at stride 16, the
+# second at stride 8, and the third at stride 4. The percentages are the sums of the weights on the thing.
 
 # %% name="masked_attention_figure" role="show"
 inputs, layers = [], net.decoder.layers
-hooks = [layer.register_forward_pre_hook(lambda part, given: inputs.append(given)) for layer in layers]
+hooks = [layer.register_forward_pre_hook(lambda module, args: inputs.append(args)) for layer in layers]
 with torch.no_grad():
     outputs = net(image[None])
 for hook in hooks:
@@ -374,48 +401,55 @@ for hook in hooks:
 
 
 def head_parts(layer, states, queries, memory, positions):
-    """Queries and keys of the four heads of a layer, of one image: lists of (Q, 16) and (h * w, 16)."""
+    """Queries and keys of one image, for the four heads of a layer: (Q, 16) and (h * w, 16) per head."""
     attention = layer.cross_attn
     weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
-    asked = F.linear(states[0] + queries, weights[0], biases[0])
-    offered = F.linear(memory[0] + positions[0], weights[1], biases[1])
-    return asked.chunk(attention.num_heads, dim=1), offered.chunk(attention.num_heads, dim=1)
+    q = F.linear(states[0] + queries, weights[0], biases[0])
+    k = F.linear(memory[0] + positions[0], weights[1], biases[1])
+    return q.chunk(attention.num_heads, dim=1), k.chunk(attention.num_heads, dim=1)
 
 
 @torch.no_grad()
-def weights_of(layer, given, mask_logits, size):
-    """Where all queries look, (Q, h, w): the mean over the heads."""
-    unit = torch.eye(size[0] * size[1])
-    parts = zip(*head_parts(layer, *given[:4]))
-    looks = [torch.as_tensor(attend(asked, offered, unit, mask_logits, size)) for asked, offered in parts]
-    return torch.stack(looks).mean(dim=0).unflatten(1, size)
+def weights_of(layer, args, mask_logits, size):
+    """Attention weights of all queries, averaged over the heads: (Q, h, w)."""
+    identity = torch.eye(size[0] * size[1])
+    heads = zip(*head_parts(layer, *args[:4]))
+    weights = [torch.as_tensor(attend(q, k, identity, mask_logits, size)) for q, k in heads]
+    return torch.stack(weights).mean(dim=0).unflatten(1, size)
 
 
 # %% name="masked_attention_picture" role="show"
 attend, sizes = use(masked_attention), [(4, 6), (8, 12), (16, 24)]
-score, kind = outputs["class_logits"][0].softmax(dim=1).max(dim=1)
-is_thing = torch.isin(kind, torch.tensor(THINGS))
+score, label = outputs["class_logits"][0].softmax(dim=1).max(dim=1)
+is_thing = torch.isin(label, torch.tensor(THINGS))
 area = (outputs["mask_logits"][0] > 0).sum(dim=(1, 2))
-shown = int((score * is_thing * area).argmax())  # a large thing
-final = F.interpolate(outputs["mask_logits"], SIZE, mode="bilinear")[0, shown].sigmoid()
-pictures, shares = [], []
-for i, (layer, given, size) in enumerate(zip(layers, inputs, sizes)):
-    so_far = outputs["aux_outputs"][i]["mask_logits"][0]
-    looks = [weights_of(layer, given, logits, size)[shown] for logits in (so_far, torch.ones_like(so_far))]
+query = int((score * is_thing * area).argmax())  # a large thing
+final = F.interpolate(outputs["mask_logits"], SIZE, mode="bilinear")[0, query].sigmoid()
+pictures, fractions = [], []
+for i, (layer, args, size) in enumerate(zip(layers, inputs, sizes)):
+    previous = outputs["aux_outputs"][i]["mask_logits"][0]
+    weights = [weights_of(layer, args, logits, size)[query] for logits in (previous, torch.ones_like(previous))]
     small = F.interpolate(final[None, None], size, mode="area")[0, 0] > 0.5
-    shares.append([float(look[small].sum()) for look in looks])
-    names = f"mask before layer {i + 1}", f"masked: {shares[-1][0]:.0%} on it", f"unmasked: {shares[-1][1]:.0%} on it"
-    pictures += list(zip(names, (so_far[shown].sigmoid(), *looks)))
+    fractions.append([float(weight[small].sum()) for weight in weights])
+    inside, everywhere = fractions[-1]
+    names = (
+        f"mask before layer {i + 1}",
+        f"masked: {inside:.0%} on the thing",
+        f"no mask: {everywhere:.0%} on the thing",
+    )
+    pictures += list(zip(names, (previous[query].sigmoid(), *weights)))
 ordered = [pictures[3 * layer + row] for row in range(3) for layer in range(3)]
-said = "; ".join(f"layer {i}: {a:.0%} with the mask, {b:.0%} without" for i, (a, b) in enumerate(shares, 1))
-show(panels(ordered, columns=3), alt=f"A query of class {CLASSES[kind[shown]]}. Share of its weights on it: {said}.")
+summary = "; ".join(f"layer {i}: {a:.0%} with the mask, {b:.0%} without" for i, (a, b) in enumerate(fractions, 1))
+alt = f"Masks and attention weights of a query of class {CLASSES[label[query]]}. Weight on the thing: {summary}."
+show(panels(ordered, columns=3), alt=alt)
 
 # %% [markdown] name="widget_text"
 # ## From layer to layer
 #
-# Choose a query, and go through the layers: its mask, the places where that lets it look next, its classes, and how
-# well its mask fits the segment that it answers for at the end. Try: find a query whose mask jumps to another object.
-# Find one that ends as "no object": where did it look?
+# Choose a query, and go through the layers. The widget shows the query's mask, the locations that the next layer may
+# attend to, the class probabilities, and the IoU of the mask with the segment that the query is finally matched with.
+# Try to find a query whose mask moves to another object. Also find a query that finally predicts "no object": which
+# locations did it attend to?
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.queries import explorer
@@ -423,55 +457,59 @@ from segedu.teaching.widgets.queries import explorer
 explorer()
 
 # %% [markdown] name="mask_match_idea"
-# ## 4. Which query for which segment? (4 points)
+# ## 4. Match queries with segments (4 points)
 #
-# **Idea.** In training, each true segment needs one query that answers for it. As in DETR (chapter 12) the cheapest
-# pairing decides: Hungarian matching. Only the cost is of masks, not of boxes. A mask of a photograph has hundreds of
-# thousands of pixels, and all $Q \times N$ pairs are compared behind each layer. So **Mask2Former** compares them at
-# random **points**, the same for all pairs: 12,544 in the paper, where training then needs a third of the memory.
+# **Idea.** In training, each ground-truth segment needs one query that is trained to predict it. As in DETR (chapter
+# 12), Hungarian matching finds the assignment with the lowest total cost. Here the cost compares masks instead of
+# boxes. A mask of a photograph has hundreds of thousands of pixels, and all $Q \times N$ pairs are compared after each
+# layer. **Mask2Former** therefore compares them at random **points** only, the same points for all pairs. The paper
+# uses 12,544 points for the matching and for the loss, and reports that training then needs a third of the memory.
 #
-# **Formula.** With $p_q(c_n)$, the probability of the segment's class, and all masks at $P$ points
+# **Formula.** Let $p_q(c_n)$ be the probability that query $q$ assigns to the class of segment $n$, and let all masks
+# be given at $P$ points. The cost is
 #
 # $$ C_{qn} = -2 \, p_q(c_n) + 5 \, \mathrm{bce}_{qn} + 5 \, \mathrm{dice}_{qn} $$
 #
-# where bce is the mean binary cross-entropy, and with the sum $s$ over points, $p$ the sigmoids and $y$ the truth
+# Here bce is the mean binary cross-entropy over the points. With $s$ the sum over the points, $p$ the sigmoids of the
+# mask logits and $y$ the ground truth,
 #
 # $$ \mathrm{dice} = 1 - \frac{2 s(p y) + 1}{s(p) + s(y) + 1} $$
 #
-# **By hand.** Two points, truth (1, 0). A query that knows nothing: class logits 0, 0, 0, mask logits 0, 0. Then
-# $-2/3 + 5 \log 2 + 5 (1 - 2/3) = 4.47$. One that is sure and right: $-2 + 0 + 0 = -2$. One with the right class and
-# mask logits -99 and 99: $-2 + 5 \cdot 99 + 5 \cdot (1 - 1/3) = 496$.
+# **Worked example.** There are two points, and the ground truth is (1, 0). An undecided query has class logits 0, 0, 0
+# and mask logits 0, 0. Its cost is $-2/3 + 5 \log 2 + 5 (1 - 2/3) = 4.47$. A query that is correct with full
+# confidence costs $-2 + 0 + 0 = -2$. A query with the correct class but the mask logits -99 and 99 costs
+# $-2 + 5 \cdot 99 + 5 \cdot (1 - 1/3) = 496$.
 
 
 # %% name="mask_match" role="solution"
 def mask_match(class_logits, mask_logits, labels, masks):
-    """Find the query of each target, as Mask2Former does: one to one, so that the sum of the costs is least.
+    """Match each target with a query of its own so that the sum of the costs is least, as Mask2Former does.
 
-    The masks are compared at P points, which are the same for all. Query q and target n cost
+    The masks are compared at P points, which are the same for all pairs. The cost of query q and target n is
 
         cost(q, n) = -2 p_q(label of n) + 5 bce(q, n) + 5 dice(q, n)
 
-    - p_q: a softmax over the K + 1 columns of the query; the last one is "no object";
-    - bce: the binary cross-entropy of the mask logits with the target's mask, the mean over the points;
-    - dice: 1 - (2 s(p y) + 1) / (s(p) + s(y) + 1), where p are the sigmoids of the mask logits, y is 1 in the target's
-      mask and 0 outside, and s is the sum over the points.
+    - p_q: a softmax over the K + 1 columns of the query. The last column is "no object";
+    - bce: the binary cross-entropy of the mask logits with the target's mask, averaged over the points;
+    - dice: 1 - (2 s(p y) + 1) / (s(p) + s(y) + 1), where p is the sigmoid of the mask logits, y is 1 inside the
+      target's mask and 0 outside, and s is the sum over the points.
 
-    A query that gets no target costs nothing, whatever it says. The logits may come with gradients: the match is
-    chosen without any. scipy.optimize.linear_sum_assignment(cost) finds the least sum.
+    A query without a target adds no cost, whatever it predicts. The logits may require gradients, but the matching is
+    computed without gradients. scipy.optimize.linear_sum_assignment(cost) finds the pairs with the least sum.
 
     class_logits: (Q, K + 1) floats.
     mask_logits:  (Q, P) floats, at the points.
-    labels:       (N,) integers from 0 to K - 1; N is at most Q, and may be 0.
+    labels:       (N,) integers from 0 to K - 1. N is at most Q, and may be 0.
     masks:        (N, P) bool, at the points.
 
-    Returns the cost, (Q, N) floats; and (N,) integers, the query of each target.
+    Returns the cost, (Q, N) floats, and the query that each target is matched with, (N,) integers.
 
-    Example: one of two points is in the mask, and both queries are sure of everything. The second one is right.
+    Example: one of two points is inside the mask. Both queries are very confident, but only the second one is right.
     With pixels, mask = torch.tensor([[-99.0, 99.0], [99.0, -99.0]]), torch.tensor([[True, False]])
     mask_match(torch.tensor([[99.0, 0.0], [99.0, 0.0]]), pixels, torch.tensor([0]), mask)
     is [[496.3333], [-2.0]] and [1].
     """
-    ### BEGIN SOLUTION: three terms for all pairs, without gradients; then scipy, in the order of the targets
+    ### BEGIN SOLUTION: three terms for all pairs, without gradients; then scipy; queries in the order of the targets
     from scipy.optimize import linear_sum_assignment
 
     z, y = mask_logits.detach(), masks.to(mask_logits.dtype)
@@ -489,9 +527,10 @@ def mask_match(class_logits, mask_logits, labels, masks):
 check(mask_match)
 
 # %% [markdown] name="mask_match_after"
-# Left, the costs of the trained net on the street of the first picture, at 256 points; circles are your match. Right,
-# how few points would do: on 10 new streets, the share of segments that get the same query as with all pixels. Twice:
-# for the trained net, and for one whose weights are random.
+# The left picture shows the costs for the trained network on the street of the first figure, at 256 points. Circles
+# mark your matching. The right picture shows how many points are needed: for 10 other streets, it shows the fraction
+# of segments that are matched with the same query as when all pixels are used. One curve is for the trained network,
+# the other for a network with random weights.
 
 # %% name="mask_match_points" role="show"
 from segedu.weights.own.street_mask2former import street_mask2former
@@ -501,28 +540,29 @@ match = use(mask_match)
 
 def targets_of(scene):
     """Labels and masks of all segments."""
-    masks = [scene["panoptic_seg"] == one["id"] for one in scene["segments_info"]]
-    return torch.tensor([one["category_id"] for one in scene["segments_info"]]), torch.stack(masks)
+    segments = scene["segments_info"]
+    masks = [scene["panoptic_seg"] == segment["id"] for segment in segments]
+    return torch.tensor([segment["category_id"] for segment in segments]), torch.stack(masks)
 
 
 @torch.no_grad()
-def matched(net, scene, number, rng):
-    """Cost and match at so many random pixels."""
+def matched(net, scene, num_pixels, rng):
+    """Cost and matching at random pixels."""
     outputs, (labels, masks) = net(scene["image"][None]), targets_of(scene)
-    pixels = torch.from_numpy(rng.choice(SIZE[0] * SIZE[1], number, replace=False))
+    pixels = torch.from_numpy(rng.choice(SIZE[0] * SIZE[1], num_pixels, replace=False))
     logits = F.interpolate(outputs["mask_logits"], SIZE, mode="bilinear")[0].flatten(1)[:, pixels]
     return map(torch.as_tensor, match(outputs["class_logits"][0], logits, labels, masks.flatten(1)[:, pixels]))
 
 
 torch.manual_seed(0)
 nets, rng = {"trained": net, "random weights": street_mask2former().eval()}, np.random.default_rng(0)
-numbers, same = [4, 16, 64, 256, 1024], {}
-for name, one in nets.items():
-    whole = [list(matched(one, scene, SIZE[0] * SIZE[1], rng))[1] for scene in streets[:10]]
-    for number in numbers:
-        part = [list(matched(one, scene, number, rng))[1] for scene in streets[:10]]
-        agree = [int((a == b).sum()) for a, b in zip(part, whole)]
-        same.setdefault(name, []).append(sum(agree) / sum(map(len, whole)))
+counts, agreement = [4, 16, 64, 256, 1024], {}
+for name, model in nets.items():
+    at_all = [list(matched(model, scene, SIZE[0] * SIZE[1], rng))[1] for scene in streets[:10]]
+    for count in counts:
+        at_some = [list(matched(model, scene, count, rng))[1] for scene in streets[:10]]
+        equal = [int((a == b).sum()) for a, b in zip(at_some, at_all)]
+        agreement.setdefault(name, []).append(sum(equal) / sum(map(len, at_all)))
 
 # %% name="mask_match_figure" role="show"
 cost, queries = matched(net, scene, 256, rng)
@@ -531,55 +571,57 @@ ax.imshow(cost.clamp(max=15), cmap="cividis", aspect="auto")
 for (q, n), value in np.ndenumerate(cost.numpy()):
     ax.text(n, q, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value < 8 else "k")
 ax.plot(range(len(queries)), queries, "o", ms=17, mfc="none", mec="#D55E00", mew=2.5)
-ax.set(yticks=range(len(cost)), ylabel="query", title="cost; circles: your match")
-ax.set_xticks(range(len(queries)), [CLASSES[one["category_id"]] for one in segments], rotation=60)
-for (name, shares), marker in zip(same.items(), "os"):
-    right.plot(numbers, shares, marker=marker, label=name)
-right.set(xscale="log", xlabel="points", ylabel="same query as with all pixels", ylim=(0, 1.05))
-right.set_xticks(numbers, numbers)
+ax.set(yticks=range(len(cost)), ylabel="query", title="cost; circles: your matching")
+ax.set_xticks(range(len(queries)), [CLASSES[segment["category_id"]] for segment in segments], rotation=60)
+for (name, fractions), marker in zip(agreement.items(), "os"):
+    right.plot(counts, fractions, marker=marker, label=name)
+right.set(xscale="log", xlabel="points", ylabel="segments with the same query", ylim=(0, 1.05))
+right.set_xticks(counts, counts)
 right.legend()
-said = "; ".join(f"{name}: " + ", ".join(f"{x:.0%}" for x in shares) for name, shares in same.items())
-alt = f"Costs of 20 queries and {len(queries)} segments, one low in each column. Same match at 4 to 1024 points: "
-show(fig, alt=f"{alt}{said}.")
+summary = "; ".join(f"{name}: " + ", ".join(f"{x:.0%}" for x in values) for name, values in agreement.items())
+alt = f"Costs of 20 queries and {len(queries)} segments; in each column one cost is low. Segments matched with the "
+show(fig, alt=f"{alt}same query at 4 to 1024 points as at all pixels: {summary}.")
 
 # %% [markdown] name="semantic_inference_idea"
-# ## 5. What class has a pixel? (3 points)
+# ## 5. Read out a class map (3 points)
 #
-# **Idea.** The same queries answer the semantic task: all of them vote at each pixel. A query votes as far as its
-# mask is there, for each class as far as it believes in it. No threshold, no winner: a query that cannot tell a car
-# from a bus votes for both.
+# **Idea.** The same queries also give a semantic segmentation. The score of a class at a pixel is a sum over all
+# queries. Each query adds the probability of this class times its mask value at this pixel. There is no threshold, and
+# no query is selected: a query that is undecided between car and bus adds to the scores of both.
 #
-# **Formula.** With $p_q(c)$, the softmax over $K + 1$ columns without the last, and masks $m_q$
+# **Formula.** Let $p_q(c)$ be the softmax over $K + 1$ columns without the last column, and $m_q$ the masks. Then
 #
 # $$ S_c(y, x) = \sum_{q} p_q(c) \, m_q(y, x) $$
 #
-# The class of a pixel is the argmax over $c$. The sums need not be probabilities.
+# The class of a pixel is the argmax over $c$. The sums of a pixel do not have to be probabilities.
 #
-# **By hand.** One pixel. Query 1: road 0.6, car 0.3, mask 0.9. Query 2: car 0.8, mask 0.5. Road 0.54; car 0.27 + 0.40
-# = 0.67: a car. If only the strongest query spoke (0.54 against 0.40), it would be a road.
+# **Worked example.** Consider one pixel. Query 1 predicts road with 0.6 and car with 0.3, and its mask value is 0.9.
+# Query 2 predicts car with 0.8, and its mask value is 0.5. The score of road is 0.54, and that of car is 0.27 + 0.40 =
+# 0.67, so the class is car. If only the largest single product counted (0.54 against 0.40), the class would be road.
 
 
 # %% name="semantic_inference" role="solution"
 def semantic_inference(class_logits, mask_logits):
-    """Let all queries say of each pixel which class it has: MaskFormer's reading for semantic segmentation.
+    """Combine the predictions of all queries into class scores of each pixel, as MaskFormer does.
 
-    Query q gives class c the probability p_q(c), a softmax over its K + 1 columns; the last one is "no object" and is
-    left out afterwards. To pixel (y, x) it gives the probability m_q(y, x) that it belongs to the query's mask, a
-    sigmoid. The score of class c there is
+    Query q assigns the probability p_q(c) to class c, by a softmax over its K + 1 columns. The last column is "no
+    object" and is removed after the softmax. The probability that pixel (y, x) belongs to the mask of query q is
+    m_q(y, x), the sigmoid of its mask logit. The score of class c at this pixel is
 
         the sum over all queries q of  p_q(c) m_q(y, x)
 
-    The sums are left as they are: those of one pixel need not add up to 1.
+    The scores are not normalised: those of one pixel do not necessarily sum to 1.
 
     class_logits: (Q, K + 1) floats.
     mask_logits:  (Q, H, W) floats.
 
     Returns (K, H, W) floats.
 
-    Example: one query, two classes and "no object" equally likely; the second pixel is surely not in its mask.
+    Example: one query, for which two classes and "no object" are equally likely. Its mask contains the first pixel with
+    probability 1/2, and certainly not the second one.
     semantic_inference(torch.zeros(1, 3), torch.tensor([[[0.0, -100.0]]])) is [[[0.1667, 0.0]], [[0.1667, 0.0]]].
     """
-    ### BEGIN SOLUTION: probabilities of the classes and of the masks, and one sum over the queries
+    ### BEGIN SOLUTION: class probabilities without the last column, mask probabilities, and the sum over the queries
     p = class_logits.softmax(dim=1)[:, :-1]
     return torch.tensordot(p.T, mask_logits.sigmoid(), dims=1)
     ### END SOLUTION
@@ -589,70 +631,75 @@ def semantic_inference(class_logits, mask_logits):
 check(semantic_inference)
 
 # %% [markdown] name="semantic_inference_after"
-# Your sums on the street. In the third picture: by how much the best class is ahead of the second. Where is it close?
+# The figure shows your read-out of the street. The third picture is the margin: the score of the best class minus the
+# score of the second best. Where is the margin small?
 
 # %% name="semantic_inference_figure" role="show"
 vote = use(semantic_inference)
 with torch.no_grad():
-    large = F.interpolate(outputs["mask_logits"], SIZE, mode="bilinear")[0]
-    sums = torch.as_tensor(vote(outputs["class_logits"][0], large))
+    resized = F.interpolate(outputs["mask_logits"], SIZE, mode="bilinear")[0]
+    sums = torch.as_tensor(vote(outputs["class_logits"][0], resized))
 COLOURS = np.concatenate([STUFF / 255, palette(4), np.zeros((246, 3))])
-truth, voted = scene["semantic"], sums.argmax(dim=0)
-right = float((truth == voted)[truth < 255].float().mean())
+target, predicted = scene["semantic"], sums.argmax(dim=0)
+accuracy = float((target == predicted)[target < 255].float().mean())
 best, second = sums.topk(2, dim=0).values
-pictures = [("image", image.permute(1, 2, 0)), (f"voted: {right:.1%} right", COLOURS[voted.numpy()])]
-pictures += [("lead of the best class", best - second), ("truth (black: not counted)", COLOURS[truth.numpy()])]
+pictures = [("image", image.permute(1, 2, 0)), (f"class map: {accuracy:.1%} correct", COLOURS[predicted.numpy()])]
+pictures += [("margin of the best class", best - second), ("ground truth (black: void)", COLOURS[target.numpy()])]
 show(
     panels(pictures, columns=4),
-    alt=f"A street; the classes voted for, {right:.1%} of the pixels right; the lead, small along edges; the truth.",
+    alt=f"A street; the predicted class map, in which {accuracy:.1%} of the pixels are correct; the margin of the best "
+    "class, which is small along edges; and the ground truth.",
 )
 
 # %% [markdown] name="task_token_idea"
-# ## 6. Which task, please? (2 points)
+# ## 6. The targets of each task (2 points)
 #
-# **Idea.** Mask2Former has one form for three tasks, but it is trained three times, with three sets of weights.
-# **OneFormer** is trained once. For each image a task is drawn, and the net is told by a text: "the task is
-# panoptic". So from *one* panoptic annotation the targets of each task must be made.
+# **Idea.** Mask2Former has one architecture for three tasks, but it is trained three times, which gives three sets of
+# weights. **OneFormer** is trained once. For each training image, a task is drawn at random, and the network receives
+# the task as a text, such as "the task is panoptic". The targets of each task are derived from the *same* panoptic
+# annotation.
 #
-# **What belongs to it.**
+# **Rules.** The targets of each task are:
 #
 # | task | targets |
 # |---|---|
 # | panoptic | each segment |
 # | instance | each segment that is a thing |
-# | semantic | each category, all its segments in one mask |
+# | semantic | each category, with all its segments in one mask |
 #
-# **By hand.** A row 0 1 1 2 3, where 1 and 2 are cars (category 7) and 3 is road (category 0). Panoptic: three
-# targets. Instance: two, each a car. Semantic: two, the road with one pixel, then car with three. The first pixel
-# belongs to nothing in all of them.
+# **Worked example.** A row of pixels has the segment numbers 0 1 1 2 3. Segments 1 and 2 are cars (category 7), and
+# segment 3 is road (category 0). The panoptic task has three targets. The instance task has two, the two cars. The
+# semantic task has two as well: first road with one pixel, then car with three pixels. The first pixel belongs to no
+# target in any task.
 
 
 # %% name="task_token" role="solution"
 def task_token(panoptic_seg, segments, task):
-    """Make the task's text and its targets from one panoptic annotation.
+    """Make the task text and the targets of one task from a panoptic annotation.
 
-    OneFormer is trained for all tasks at once: for each image a task is drawn, the network reads the text "the task is
-    panoptic", "... instance" or "... semantic", and learns the targets of this task.
+    OneFormer is trained for all tasks at once. A task is drawn for each image. The network reads the text "the task is
+    panoptic", "the task is instance" or "the task is semantic", and it is trained on the targets of this task.
 
     - panoptic: each segment is a target;
     - instance: each segment that is a thing is a target;
-    - semantic: each category is a target, whose mask holds all its segments; by rising category.
+    - semantic: each category is a target. Its mask is the union of its segments. The targets are in increasing order
+      of the category.
 
-    Segments of which there is no pixel in the map are left out. Pixels of 0 belong to nothing.
+    Segments without a pixel in the map are dropped. Pixels of value 0 belong to no segment.
 
     panoptic_seg: (H, W) integers, the number of each pixel's segment, or 0.
-    segments:     a dict `{"id": number, "category_id": category, "isthing": True or False}` for each segment; each
-                  category of stuff has one segment at most. Perhaps none.
-    task:         "panoptic", "instance" or "semantic"; for any other, raise a ValueError.
+    segments:     a dict `{"id": number, "category_id": category, "isthing": True or False}` per segment. Each category
+                  of stuff has at most one segment. The list may be empty.
+    task:         "panoptic", "instance" or "semantic". For any other task, raise a ValueError.
 
     Returns the text; (N,) integers, the categories of the targets; and (N, H, W) bool, their masks. For panoptic and
-    instance in the order of `segments`.
+    instance, the targets are in the order of `segments`.
 
     Example: two things of one category.
     With both = [{"id": 1, "category_id": 7, "isthing": True}, {"id": 2, "category_id": 7, "isthing": True}]
     task_token(torch.tensor([[0, 1, 2]]), both, "semantic") is "the task is semantic", [7], [[[False, True, True]]].
     """
-    ### BEGIN SOLUTION: refuse other tasks; the segments with pixels; which of them make a target together; their masks
+    ### BEGIN SOLUTION: refuse other tasks; drop segments without pixels; group the segments into targets; their masks
     if task not in ("panoptic", "instance", "semantic"):
         raise ValueError(f"task is {task!r}, expected panoptic, instance or semantic")
     kept = [one for one in segments if (panoptic_seg == one["id"]).any() and (task != "instance" or one["isthing"])]
@@ -671,29 +718,30 @@ def task_token(panoptic_seg, segments, task):
 check(task_token)
 
 # %% [markdown] name="task_token_after"
-# One annotation, three texts, three sets of targets. How can a net tell from the image alone which it shall say? It
-# cannot, and that is why it has to be told.
+# The figure shows the targets of all three tasks, derived from one annotation. The image is the same for each task, so
+# the network cannot infer from the image which targets it should predict. This is why it receives the task as a text.
 
 # %% name="task_token_figure" role="show"
 ask, pictures = use(task_token), [("image", image.permute(1, 2, 0))]
 for task in ("panoptic", "instance", "semantic"):
-    text, kinds, masks = ask(seg, segments, task)
-    kinds, masks = torch.as_tensor(kinds).tolist(), torch.as_tensor(masks)
-    rows = [{"id": n, "category_id": kind, "isthing": kind in THINGS} for n, kind in enumerate(kinds, 1)]
+    text, labels, masks = ask(seg, segments, task)
+    labels, masks = torch.as_tensor(labels).tolist(), torch.as_tensor(masks)
+    rows = [{"id": n, "category_id": label, "isthing": label in THINGS} for n, label in enumerate(labels, 1)]
     numbered = (masks * torch.arange(1, len(masks) + 1)[:, None, None]).sum(dim=0)
     pictures.append((f"{text}: {len(masks)} targets", paint(numbered, rows)))
-said = "; ".join(title for title, _ in pictures[1:])
-show(panels(pictures, columns=4), alt=f"A street and the targets of three tasks, each target one colour: {said}.")
+summary = "; ".join(title for title, _ in pictures[1:])
+show(panels(pictures, columns=4), alt=f"A street and the targets of three tasks, each in one colour: {summary}.")
 
 # %% [markdown] name="train_text"
 # ## Your Mask2Former
 #
-# Now your functions go into the net. Its decoder is written out below: in each layer your `masked_attention`, once
-# for each head, looks inside the masks of the layer before. The rest is old: queries look at each other, and each
-# thinks alone. Weights, backbone and pixel decoder are those of the small trained net.
+# Now your functions become part of the network. The next cell contains its decoder. In each layer, your
+# `masked_attention` is applied in each attention head, restricted to the masks that the queries predicted before this
+# layer. The other steps of a layer are as in DETR: self-attention between the queries, and an MLP applied to each
+# query. The weights, the backbone and the pixel decoder are those of the small trained network.
 #
-# The line that is printed says by how much the outputs differ from the library's. If your attention is right, it is
-# rounding only.
+# The cell after the next one prints the largest difference between these outputs and those of the library's network.
+# If your attention is correct, the differences are caused by rounding only.
 
 # %% name="net" role="train"
 import time
@@ -701,16 +749,18 @@ import time
 from segedu.panoptic.mask2former.pixel_decoder import position_of
 
 
-def in_heads(part, queries, keys, values, mask_logits, size):
-    """Your masked attention in each head of one layer, of one image: (Q, D)."""
+def multi_head(attention, queries, keys, values, mask_logits, size):
+    """Apply your masked attention in each head of one layer, for one image: (Q, D)."""
     projected = []
-    for x, weight, bias in zip((queries, keys, values), part.in_proj_weight.chunk(3), part.in_proj_bias.chunk(3)):
-        projected.append(F.linear(x, weight, bias).chunk(part.num_heads, dim=1))
-    return part.out_proj(torch.cat([attend(*one, mask_logits, size) for one in zip(*projected)], dim=1))
+    for x, weight, bias in zip(
+        (queries, keys, values), attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+    ):
+        projected.append(F.linear(x, weight, bias).chunk(attention.num_heads, dim=1))
+    return attention.out_proj(torch.cat([attend(*head, mask_logits, size) for head in zip(*projected)], dim=1))
 
 
-def say(decoder, states, features):
-    """Classes, vectors and mask logits of all queries, from their states (B, Q, D)."""
+def predict(decoder, states, features):
+    """Compute class logits, embeddings and mask logits of all queries from their states (B, Q, D)."""
     states = decoder.decoder_norm(states)
     embed = decoder.mask_embed(states)
     logits = torch.einsum("bqd,bdhw->bqhw", embed, features)
@@ -718,22 +768,23 @@ def say(decoder, states, features):
 
 
 def decode(net, images):
-    """What the queries say before the first layer and behind each; and the features of the places."""
+    """The queries' predictions before the first layer and after each layer, and the embeddings of the locations."""
     decoder = net.decoder
     features, levels = net.pixel_decoder(net.backbone(images)[-4:])
-    states, queries = decoder.query_feat.weight.expand(len(images), -1, -1), decoder.query_embed.weight
-    said = [say(decoder, states, features)]
+    states, query_pos = decoder.query_feat.weight.expand(len(images), -1, -1), decoder.query_embed.weight
+    predictions = [predict(decoder, states, features)]
     for i, layer in enumerate(decoder.layers):
         level, size = i % 3, levels[i % 3].shape[-2:]
         values = levels[level].flatten(2).mT + decoder.level_embed.weight[level]  # (B, h * w, D)
-        given = zip(states + queries, values + position_of(levels[level]), values, said[-1]["mask_logits"].detach())
-        looked = torch.stack([in_heads(layer.cross_attn, *one, size) for one in given])
-        states = layer.norm1(states + looked)
-        asking = states + queries
-        states = layer.norm2(states + layer.self_attn(asking, asking, states, need_weights=False)[0])
+        mask_logits = predictions[-1]["mask_logits"].detach()
+        per_image = zip(states + query_pos, values + position_of(levels[level]), values, mask_logits)
+        attended = torch.stack([multi_head(layer.cross_attn, *args, size) for args in per_image])
+        states = layer.norm1(states + attended)
+        queries = states + query_pos
+        states = layer.norm2(states + layer.self_attn(queries, queries, states, need_weights=False)[0])
         states = layer.norm3(states + layer.linear2(layer.linear1(states).relu()))
-        said.append(say(decoder, states, features))
-    return said, features
+        predictions.append(predict(decoder, states, features))
+    return predictions, features
 
 
 # %% name="trainable" role="train"
@@ -743,78 +794,79 @@ from segedu.teaching.exercises.lab15_universal import exercises
 
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
 device = "cuda" if SCALE == "gpu" else "cpu"
-library = {exercise.name: exercise.reference for exercise in exercises}
+references = {exercise.name: exercise.reference for exercise in exercises}
 
 
-def trainable(function, arguments, longest=0.03):
-    """Yours where the arguments are, if a call and its gradient take at most `longest` seconds; else the library's."""
+def trainable(function, arguments, max_seconds=0.03):
+    """Your function, on the arguments' device, if a call with its gradient is fast enough; else the library's."""
 
-    def here(one, *given):
+    def on_device(call, *args):
         with torch.device(arguments[0].device):
-            return one(*given)
+            return call(*args)
 
     mine = use(function)
     try:
         for _ in range(2):  # the first call may be slow for other reasons
             start = time.perf_counter()
-            result = here(mine, *arguments)
+            result = on_device(mine, *arguments)
             if torch.is_tensor(result):
                 result.sum().backward()
-            spent = time.perf_counter() - start
-        why = f"takes {spent:.2f} seconds a call" if spent > longest else None
+            seconds = time.perf_counter() - start
+        reason = f"takes {seconds:.2f} seconds per call" if seconds > max_seconds else None
     except Exception as error:
-        why = f"gives no gradient here ({type(error).__name__})"
-    if why:
-        print(f"(Your {function.__name__} {why}. It may be right, but this training takes the library's.)")
-    return partial(here, library[function.__name__] if why else mine)
+        reason = f"fails or has no gradient here ({type(error).__name__})"
+    if reason:
+        print(f"(Your {function.__name__} {reason}. It may be correct, but this training uses the library's function.)")
+    return partial(on_device, references[function.__name__] if reason else mine)
 
 
-places = torch.randn(384, 16, device=device, requires_grad=True)
-attend = trainable(masked_attention, (places[:20], places, places, torch.randn(20, 32, 48, device=device), (16, 24)))
+keys, mask_logits = torch.randn(384, 16, device=device, requires_grad=True), torch.randn(20, 32, 48, device=device)
+attend = trainable(masked_attention, (keys[:20], keys, keys, mask_logits, (16, 24)))
 points = torch.zeros(12, 1024, dtype=torch.bool)
 match = trainable(mask_match, (torch.zeros(20, 11), torch.zeros(20, 1024), torch.zeros(12, dtype=torch.long), points))
 with torch.no_grad():
-    outputs, (said, _) = net.to(device)(image[None].to(device)), decode(net, image[None].to(device))
-apart = [float((said[-1][key] - outputs[key]).abs().max()) for key in ("class_logits", "mask_logits")]
-print(f"largest difference from the library's net: {apart[0]:.0e} in classes, {apart[1]:.0e} in masks")
+    outputs, (predictions, _) = net.to(device)(image[None].to(device)), decode(net, image[None].to(device))
+apart = [float((predictions[-1][key] - outputs[key]).abs().max()) for key in ("class_logits", "mask_logits")]
+print(f"largest difference from the library's network: {apart[0]:.0e} in class logits, {apart[1]:.0e} in mask logits")
 
 # %% [markdown] name="loss_text"
-# The loss asks every layer, newly matched each time. Points are drawn at random, your `mask_match` pairs queries and
-# targets there, and at the same points the masks are compared: cross-entropy and Dice. The classes of all queries are
-# compared too, "no object" with a weight of 0.1. (The paper draws new points for the loss, most of them where the
-# mask is unsure. Here one set does for both.)
+# The loss is computed for the predictions before the first layer and after every layer, each time with a new matching.
+# The points are random. Your `mask_match` matches queries with targets at these points, and the loss compares the
+# matched masks at the same points, by cross-entropy and Dice. The class loss includes all queries; the weight of "no
+# object" in it is 0.1. (The paper samples new points for the loss, most of them where the predicted mask is uncertain.
+# Here the loss uses the points of the matching.)
 #
-# To read out, four of your functions work together. `query_masks` gives classes and masks, `semantic_inference` the
-# class map, and `merge_panoptic` makes one map of the two: surest things first, then stuff. The targets are from
-# `task_token`.
+# Four of your functions work together here. `task_token` makes the targets. To read out a prediction, `query_masks`
+# computes classes and masks, `semantic_inference` computes the class map, and `merge_panoptic` merges both into one
+# map: first the things, by decreasing score, and then the stuff.
 
 # %% name="loss" role="train"
-size_of_points = 1024
+num_points = 1024
 
 
 def at_points(maps, points):
-    """Values of maps (N, h, w) at points (P, 2), which are (x, y) as parts of the image: (N, P)."""
+    """Values of maps (N, h, w) at points (P, 2), given as (x, y) relative to the image, from 0 to 1: (N, P)."""
     return F.grid_sample(maps[None], 2 * points[None, None] - 1, align_corners=False)[0, :, 0]
 
 
-def loss_of(said, targets):
-    """The mean over images of the sum over layers: classes of all queries, masks of those that were matched."""
+def loss_of(predictions, targets):
+    """The loss of all queries' classes and the matched queries' masks, summed over layers, averaged over images."""
     losses = []
-    for layer in said:
+    for layer in predictions:
         for logits, maps, (labels, masks) in zip(layer["class_logits"], layer["mask_logits"], targets):
-            points = torch.rand(size_of_points, 2, device=maps.device)
-            drawn, true = at_points(maps, points), at_points(masks.to(maps), points) > 0.5
-            given = (logits.detach().cpu(), drawn.detach().cpu(), labels, true.cpu())
-            queries = torch.as_tensor(match(*given)[1]).to(maps.device)
-            wanted = torch.full((len(logits),), len(CLASSES), device=maps.device)  # no object
-            wanted[queries] = labels.to(maps.device)
-            classes = F.cross_entropy(logits, wanted, class_weights.to(maps))
-            found, true = drawn[queries], true.to(maps)
-            entropy = F.binary_cross_entropy_with_logits(found, true, reduction="none").mean(dim=1)
-            inside = found.sigmoid()
-            both, sum_of_areas = (inside * true).sum(dim=1), inside.sum(dim=1) + true.sum(dim=1)
-            masks_cost = (entropy + 1 - (2 * both + 1) / (sum_of_areas + 1)).sum() / max(1, len(labels))
-            losses.append(2 * classes + 5 * masks_cost)
+            points = torch.rand(num_points, 2, device=maps.device)
+            sampled, y = at_points(maps, points), at_points(masks.to(maps), points) > 0.5
+            matching = match(logits.detach().cpu(), sampled.detach().cpu(), labels, y.cpu())
+            queries = torch.as_tensor(matching[1]).to(maps.device)
+            target_classes = torch.full((len(logits),), len(CLASSES), device=maps.device)  # no object
+            target_classes[queries] = labels.to(maps.device)
+            class_loss = F.cross_entropy(logits, target_classes, class_weights.to(maps))
+            matched_logits, y = sampled[queries], y.to(maps)
+            entropy = F.binary_cross_entropy_with_logits(matched_logits, y, reduction="none").mean(dim=1)
+            p = matched_logits.sigmoid()
+            intersection, sum_of_areas = (p * y).sum(dim=1), p.sum(dim=1) + y.sum(dim=1)
+            mask_loss = (entropy + 1 - (2 * intersection + 1) / (sum_of_areas + 1)).sum() / max(1, len(labels))
+            losses.append(2 * class_loss + 5 * mask_loss)
     return torch.stack(losses).sum() / len(targets)
 
 
@@ -828,47 +880,51 @@ from tqdm.auto import tqdm
 
 @torch.no_grad()
 def read(net, scene):
-    """A street to its panoptic map and segments, and to its class map, all by your functions."""
-    said, features = decode(net, scene["image"][None].to(device))
-    last = {key: value[0].cpu() for key, value in said[-1].items()}
+    """Predict the panoptic map and the segments of a street, and its class map, with your functions."""
+    predictions, features = decode(net, scene["image"][None].to(device))
+    last = {key: value[0].cpu() for key, value in predictions[-1].items()}
     p, masks = map(torch.as_tensor, draw(last["class_logits"], last["mask_embed"], features[0].cpu(), SIZE))
-    scores, kinds = p.max(dim=1)
-    voted = torch.as_tensor(vote(last["class_logits"], masks.logit())).argmax(dim=0)
-    own = torch.isin(kinds, torch.tensor(THINGS))
-    return merge(masks[own] > 0.5, kinds[own], scores[own], voted, list(THINGS), 0.5, 0.5, 16), voted
+    scores, labels = p.max(dim=1)
+    class_map = torch.as_tensor(vote(last["class_logits"], masks.logit())).argmax(dim=0)
+    is_thing = torch.isin(labels, torch.tensor(THINGS))
+    things = masks[is_thing] > 0.5, labels[is_thing], scores[is_thing]
+    return merge(*things, class_map, list(THINGS), 0.5, 0.5, 16), class_map
 
 
-def pieces(classes):
-    """Without queries: each connected piece of a class of things is a thing."""
-    found = []
-    for kind in THINGS:
-        numbered, count = connected_components(classes == kind)
-        found += [(numbered == n, kind) for n in range(1, count + 1)]
-    masks = torch.stack([mask for mask, _ in found]) if found else torch.zeros(0, *SIZE, dtype=torch.bool)
-    kinds = torch.tensor([kind for _, kind in found], dtype=torch.long)
-    return merge(masks, kinds, torch.ones(len(found)), classes, list(THINGS), 0.5, 0.5, 16)
+def from_components(class_map):
+    """A panoptic map without queries: each connected component of a thing class is a thing."""
+    components = []
+    for label in THINGS:
+        numbered, count = connected_components(class_map == label)
+        components += [(numbered == n, label) for n in range(1, count + 1)]
+    masks = torch.stack([mask for mask, _ in components]) if components else torch.zeros(0, *SIZE, dtype=torch.bool)
+    labels = torch.tensor([label for _, label in components], dtype=torch.long)
+    return merge(masks, labels, torch.ones(len(components)), class_map, list(THINGS), 0.5, 0.5, 16)
 
 
 def measure(net):
-    """PQ of the new streets, by queries and by pieces of the class map; each of all, of things, of stuff."""
-    answers = [read(net, one) for one in tqdm(new_streets, "read", leave=False)]
-    return quality([one for one, _ in answers], new_streets), quality([pieces(v) for _, v in answers], new_streets)
+    """PQ (all, things, stuff) on the new streets, by queries and by connected components of the class map."""
+    results = [read(net, scene) for scene in tqdm(new_streets, "predict", leave=False)]
+    by_components = [from_components(class_map) for _, class_map in results]
+    return quality([panoptic for panoptic, _ in results], new_streets), quality(by_components, new_streets)
 
 
 # %% [markdown] name="scale_text"
-# On a CPU: the trained net takes 20 more steps with *your* match and *your* attention. If both are right, PQ does not
-# fall. Twenty steps do not make it better, either: the net has had 4,000 of them, which took 18 minutes of one core.
-# From random queries this lab's budget would not do; it takes long until it is settled who answers for what.
+# On a CPU, the trained network is trained for 20 more iterations with *your* matching and *your* attention. If both
+# are correct, PQ does not decrease. It does not increase either, because 20 iterations are few: the network was
+# trained for 4,000 iterations, which took 18 minutes on one core. Training from random queries would take too long for
+# this lab, because it takes many iterations until each query has specialised.
 #
-# On a GPU: the whole training, from random queries on a backbone that knows drawn streets.
+# On a GPU, the cell runs a whole training. It starts from random queries and a backbone that was pretrained on
+# synthetic streets.
 
 # %% name="train" role="train"
 from segedu.weights.own.street_mask2former import start_from_street_vgg
 
 scales = {"cpu": (20, 8, 160, 64, 4e-5), "gpu": (2000, 16, 4096, 64, 1e-3)}
 steps, batch, length, new, rate = scales[SCALE]
-new_streets = [street(15_000, i) for i in tqdm(range(new), "draw new", leave=False)]
-train_streets = [street(15_001, i) for i in tqdm(range(length), "draw", leave=False)]
+new_streets = [street(15_000, i) for i in tqdm(range(new), "render new", leave=False)]
+train_streets = [street(15_001, i) for i in tqdm(range(length), "render", leave=False)]
 before = measure(net)
 
 torch.manual_seed(0)
@@ -878,18 +934,18 @@ if SCALE == "gpu":
     mine.train()
 else:
     mine.load_state_dict(net.state_dict())
-    mine.eval()  # the normalisations stay as they are
+    mine.eval()  # keep the statistics of the normalisation layers
 mine.to(device)
 optimizer = torch.optim.AdamW(mine.parameters(), lr=rate, weight_decay=1e-4)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
 picks = torch.randint(length, (steps, batch), generator=torch.Generator().manual_seed(0))
 bar = tqdm(picks, "train", steps)
 for pick in bar:
-    some = [train_streets[i] for i in pick]
-    asked = [ask(one["panoptic_seg"], one["segments_info"], "panoptic") for one in some]
-    targets = [(torch.as_tensor(kinds).long(), torch.as_tensor(masks)) for _, kinds, masks in asked]
-    said, _ = decode(mine, torch.stack([one["image"] for one in some]).to(device))
-    loss = loss_of(said, targets)
+    scenes = [train_streets[i] for i in pick]
+    panoptic = [ask(scene["panoptic_seg"], scene["segments_info"], "panoptic") for scene in scenes]
+    targets = [(torch.as_tensor(labels).long(), torch.as_tensor(masks)) for _, labels, masks in panoptic]
+    predictions, _ = decode(mine, torch.stack([scene["image"] for scene in scenes]).to(device))
+    loss = loss_of(predictions, targets)
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(mine.parameters(), 1.0)
@@ -898,124 +954,139 @@ for pick in bar:
     bar.set_postfix(loss=f"{loss.item():.2f}")
 
 # %% name="measure" role="train"
-after, started = measure(mine.eval()), "20 more steps" if SCALE == "cpu" else f"{steps} steps from the start"
+after = measure(mine.eval())
+training = "after 20 more iterations" if SCALE == "cpu" else f"trained for {steps} iterations"
 rows = {
-    "pieces of the class map, as loaded": before[1],
+    "connected components, as loaded": before[1],
     "queries, as loaded": before[0],
-    f"queries, {started} by you": after[0],
+    f"queries, {training}": after[0],
 }
 masked = attend
 
 
 def attend(q, k, v, mask_logits, size):
-    """Yours with full masks, for one measurement."""
+    """Your attention without masks, for one measurement: all locations are inside."""
     return masked(q, k, v, torch.ones_like(mask_logits), size)
 
 
-rows["queries that look everywhere, as loaded"], _ = measure(net)
+rows["queries without attention masks, as loaded"], _ = measure(net)
 attend = masked
 print(f"{'PQ on ' + str(new) + ' new streets, scale ' + SCALE:<44}{'all':>7}{'things':>8}{'stuff':>7}")
-for name, (whole, things, stuff) in rows.items():
-    print(f"{name:<44}{whole:>7.2f}{things:>8.2f}{stuff:>7.2f}")
+for name, (pq_all, pq_things, pq_stuff) in rows.items():
+    print(f"{name:<44}{pq_all:>7.2f}{pq_things:>8.2f}{pq_stuff:>7.2f}")
 
 # %% [markdown] name="train_after"
-# The first row has no queries: each connected piece of a thing's class is a thing. Its class map is that of the second
-# row, so stuff is alike. What queries add is in the column of things: they keep apart what touches, and hold together
-# what a lamp post or a person in front has cut in two.
+# The first row uses no queries to separate things: each connected component of a thing class is one thing. Its class
+# map is that of the second row, so the two rows hardly differ for stuff. The advantage of queries is in the column of
+# things. Queries separate things that touch, and they keep a thing together if a lamp post or a person in front
+# divides it into several components.
 #
-# In the last row the same weights look everywhere, as if all masks were full. The net was trained with masks, so this is
-# no race; but it shows how much its queries count on them.
+# In the last row, the same weights are used without attention masks, so each query attends to all locations. The
+# network was trained with masks, so this is not a fair comparison of two methods. It only shows how much this network
+# depends on its masks.
 #
-# On a CPU we measured, in the order of the table, 0.70, 0.72, 0.72 and 0.67 for all classes, and 0.53, 0.58, 0.58 and
-# 0.47 for things. With learning rates from 1e-5 to 1e-4 the third row was between 0.718 and 0.719, and the second 0.720:
-# so few steps neither help nor harm. The GPU scale we have not measured.
+# On a CPU we measured a PQ of 0.70, 0.72, 0.72 and 0.67 over all classes, in the order of the table, and of 0.53,
+# 0.58, 0.58 and 0.47 for things. With learning rates from 1e-5 to 1e-4, the PQ of the third row was between 0.718 and
+# 0.719, and that of the second row was 0.720. So 20 iterations hardly change the network. We have not measured the GPU
+# scale.
 #
-# These are drawn streets. On the photographs of COCO, DETR with its panoptic head reaches a PQ of 43.4 with a ResNet-50
-# (its paper, table 5), and the largest Mask2Former 57.8 (its abstract, 2022; both in percent).
+# These results are for synthetic streets. On the photographs of COCO, DETR with its panoptic head reaches a PQ of 43.4
+# with a ResNet-50 (table 5 of its paper), and the largest Mask2Former reaches 57.8 (abstract of its paper, 2022). Both
+# values are in percent.
 
 # %% name="train_figure" role="train"
 pictures = []
-for one in new_streets[:3]:
-    answer, voted = read(mine, one)
-    apart = paint(*pieces(voted))
-    pictures += [("image", one["image"].permute(1, 2, 0)), ("pieces of the class map", apart)]
-    pictures += [("queries", paint(*answer)), ("truth", paint(one["panoptic_seg"], one["segments_info"]))]
+for sample in new_streets[:3]:
+    panoptic, class_map = read(mine, sample)
+    components = paint(*from_components(class_map))
+    pictures += [("image", sample["image"].permute(1, 2, 0)), ("connected components", components)]
+    ground_truth = paint(sample["panoptic_seg"], sample["segments_info"])
+    pictures += [("queries", paint(*panoptic)), ("ground truth", ground_truth)]
 show(
     panels(pictures, columns=4),
-    alt="Three new streets: the image, connected pieces of the class map, where touching things are one; the panoptic "
-    "map by queries, and the true one.",
+    alt="Three new streets: the image; the connected components of the class map, in which things that touch are one "
+    "segment; the panoptic map computed from queries; and the ground truth.",
 )
 
 # %% [markdown] name="failures_text"
 # ## Where it fails
 #
-# The new streets with the lowest PQ. Find the reason for each: two things with one query, one thing with two, a wrong
-# class, a thing that is too small to be seen at stride 2, or an edge that is off?
+# The figure shows the three new streets with the lowest PQ. Find the cause in each of them. Does one query cover two
+# things? Do two queries predict the same thing? Is a class wrong? Is a thing too small for features of stride 2? Or is
+# a boundary inaccurate?
 
 # %% name="failures" role="train"
-answers = [read(mine, one)[0] for one in new_streets]
-each = [quality([answer], [one])[0] for answer, one in zip(answers, new_streets)]
+results = [read(mine, scene)[0] for scene in new_streets]
+each = [quality([panoptic], [scene])[0] for panoptic, scene in zip(results, new_streets)]
 pictures, worst = [], np.argsort(each)[:3]
 for i in worst:
-    one = new_streets[i]
-    pictures += [(f"street {i}", one["image"].permute(1, 2, 0)), (f"PQ {each[i]:.2f}", paint(*answers[i]))]
-    pictures += [("truth", paint(one["panoptic_seg"], one["segments_info"]))]
-said = ", ".join(f"{each[i]:.2f}" for i in worst)
-show(panels(pictures, columns=3), alt=f"The three new streets with the lowest PQ, {said}: image, answer, truth.")
+    sample = new_streets[i]
+    pictures += [(f"street {i}", sample["image"].permute(1, 2, 0)), (f"PQ {each[i]:.2f}", paint(*results[i]))]
+    pictures += [("ground truth", paint(sample["panoptic_seg"], sample["segments_info"]))]
+summary = ", ".join(f"{each[i]:.2f}" for i in worst)
+alt = f"The three new streets with the lowest PQ, {summary}: the image, the prediction, and the ground truth."
+show(panels(pictures, columns=3), alt=alt)
 
 # %% [markdown] name="quiz"
 # ## Quiz
 #
-# **1.** Find the slip: "In the merge of Panoptic FPN, things override stuff within their boxes."
+# **1.** Find the error: "In the merge of Panoptic FPN, things override stuff within their boxes."
 #
 # <details><summary>Answer</summary>
-# Within their masks, and only where no surer thing has taken the pixel already.
+# Things override stuff only within their masks, and an instance takes only those pixels that no instance with a higher
+# score has taken.
 # </details>
 #
-# **2.** In the loss of Panoptic FPN, what happens with $\lambda_s = 0$? And why is 1 for both weights not always
-# best?
+# **2.** What happens if $\lambda_s = 0$ in the loss of Panoptic FPN? And why is it not always best to set both
+# weights to 1?
 #
 # <details><summary>Answer</summary>
-# The semantic branch is never trained and says anything. The parts have different scales, and the pyramid is shared:
-# the part with the larger gradients would have it to itself.
+# With $\lambda_s = 0$, the semantic branch is never trained, so its predictions are meaningless. The two parts of the
+# loss have different magnitudes, and both train the same pyramid. The part with the larger gradients may improve at
+# the expense of the other.
 # </details>
 #
-# **3.** A net has 20 queries. Can it name 150 classes? Can it find 25 people in one image?
+# **3.** A network has 20 queries. Can it distinguish 150 classes? Can it segment 25 people in one image?
 #
 # <details><summary>Answer</summary>
-# 150 classes, yes: each query chooses among all. 25 people, no: a query says one mask.
+# It can distinguish 150 classes, because each query predicts probabilities of all classes. It cannot segment 25
+# people, because each query predicts only one mask.
 # </details>
 #
 # **4.** You write the attention without the rule for empty masks. When do you notice?
 #
 # <details><summary>Answer</summary>
-# At once, if you are lucky: the softmax over nothing is `nan`, and so is the loss. If you repair the output by
-# `nan_to_num`, the gradient of the values is still `nan`. Clipping divides all gradients by their norm, which is `nan`
-# then, and after one step all weights are.
+# If you are lucky, you notice immediately: the softmax over no location is `nan`, and so is the loss. If you replace
+# `nan` in the output with `nan_to_num`, the loss is finite, but the gradient with respect to the values is still
+# `nan`. Gradient clipping divides by the norm of all gradients, which is then `nan`, so after one iteration all weights
+# are `nan`.
 # </details>
 #
-# **5.** Why may the mask that hides places come without a gradient?
+# **5.** No gradient flows through the attention mask. Why can the masks be trained nevertheless?
 #
 # <details><summary>Answer</summary>
-# It is a decision, inside or not, and a step has no useful slope. The mask logits learn from the loss of their own
-# layer, which compares them with the truth.
+# Whether a location is inside the mask is decided by a threshold, whose derivative is zero almost everywhere, so it
+# gives no useful gradient. The mask logits are trained by the loss of their own layer, which compares them with the
+# ground truth.
 # </details>
 #
-# **6.** Find the slip: "The argmax of the semantic sums and the panoptic map always agree on a pixel's class."
+# **6.** Find the error: "The argmax of the semantic scores and the panoptic map always agree on the class of a pixel."
 #
 # <details><summary>Answer</summary>
-# No: in the sums all queries vote, in the panoptic map one segment has the pixel. Two unsure queries of one class may
-# outvote a sure one of another.
+# They may disagree. The semantic score is a sum over all queries, while in the panoptic map each pixel belongs to one
+# segment. Two queries of one class with moderate confidence can together exceed a single query of another class with
+# high confidence.
 # </details>
 
 # %% [markdown] name="next"
 # ## What next
 #
-# - [The pages of chapter 15](../course/15-panoptic/index.md): the networks as they are published, their backbones, and
-#   OneFormer, which reads your task text.
-# - Is it your match that counts? In a new cell write
-#   `match = lambda logits, x, y, m: (None, torch.randperm(20)[: len(y)])`, which picks queries at random. Raise the rate
-#   in `scales` to 1e-3, and train again. Then the same with your match, and with `size_of_points = 64`.
-# - Make `read` pick by MaskFormer's own rule: at each pixel the query with the largest product of class and mask. Ten
-#   lines; is it better than the merge?
-# - Lab 16: a net that is not told classes at all, but where you clicked.
+# - [The pages of chapter 15](../course/15-panoptic/index.md) present the networks as published, their backbones, and
+#   OneFormer, which receives your task text as an input.
+# - How important is the matching? In a new cell write
+#   `match = lambda logits, x, y, m: (None, torch.randperm(20)[: len(y)])`, which chooses queries at random. Raise the
+#   learning rate in `scales` to 1e-3, and train again. Then do the same with your matching, and with
+#   `num_points = 64`.
+# - Change `read` so that it uses MaskFormer's own panoptic read-out: each pixel belongs to the query with the largest
+#   product of class probability and mask value. This takes about ten lines. Is it better than the merge?
+# - Lab 16 is about a network that predicts no classes. It segments the object on which you click.

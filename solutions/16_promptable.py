@@ -1,30 +1,36 @@
 # %% [markdown] name="title"
-# # Lab 16: Point at it, and plan for volumes
+# # Lab 16: Prompts, masks and volumes
 #
-# Two halves. In the first you **ask** a network: you turn clicks into vectors for SAM, write the loss that lets it answer with
-# three masks, find out which masks are solid, and give them names with a detector's boxes. In the second you bring CT volumes of
-# several scanners to one grid, plan a U-Net for them by rules, and train it.
+# This lab has two halves. In the first half you work with SAM, a network that segments the object on which you click.
+# You encode clicks as vectors, write the loss of a network that predicts three masks per click, measure how stable a
+# mask is, and give masks the labels of a detector's boxes. In the second half you work with CT volumes from several
+# scanners. You resample them to one spacing, plan a U-Net for them by rules, and train it.
 #
-# **Time**: 90 minutes. **Points**: 20, in six exercises. Read [chapter 16](../course/16-promptable/index.md) first, or
-# beside this lab. The halves do not need each other: begin with the one you like.
+# **Time**: 90 minutes. **Points**: 20, in six exercises.
 #
-# Run the cells from top to bottom. Where a function still misses, later cells use the library's, so the notebook
-# always runs to its end.
+# **Prerequisites**: read [chapter 16](../course/16-promptable/index.md) before this lab or together with it. The two
+# halves are independent, so you can begin with either. The first half (exercises 1 to 4) builds on the detectors and
+# transformers of chapters 11, 12 and 15. The second half (exercises 5 and 6) builds on the U-Net and the losses of
+# chapters 6 and 7. You need sines and cosines, sigmoids, and linear interpolation.
+#
+# Run the cells from top to bottom. As long as a function of yours is missing, later cells use the library's version,
+# so the notebook always runs to its end.
 
 # %% name="setup" role="setup"
 
 # %% [markdown] name="goals"
 # ## What you can do afterwards
 #
-# - turn clicks into vectors that a network understands;
-# - train for a question that has several right answers;
-# - tell solid masks from shaky ones without any truth;
-# - make labelled masks from masks without names and boxes without masks;
-# - bring images and labels of volumes to another spacing, and not invent organs;
-# - plan a U-Net for volumes, and train it on drawn CT.
+# - encode clicks as vectors that a network can process;
+# - train a network for ambiguous prompts, which have several correct masks;
+# - distinguish stable masks from unstable ones without ground truth;
+# - make labelled masks from masks without labels and boxes without masks;
+# - resample images and labels of volumes to another spacing, without creating false classes;
+# - plan a U-Net for volumes, and train it on synthetic CT.
 #
-# Below, **one click** on one scene. The network is a small SAM, which learnt from drawn scenes and knows no classes. It gives three
-# masks, and for each a guess how good it is. With a box in place of the click it gives one.
+# The figure shows what SAM predicts for **one click**. The network is a small SAM, which was trained on synthetic
+# scenes and predicts no classes. For a click it predicts three masks, and for each mask its IoU with the object that
+# was meant. The last picture shows its prediction for a box: a box is hardly ambiguous, so one mask is enough.
 
 # %% name="asking" role="show"
 import torch.nn.functional as F
@@ -39,18 +45,18 @@ sam = load("shapes_sam")
 
 
 @torch.no_grad()
-def ask(embedding, size, model=sam, **prompts):
-    """Answers to N prompts: logits (N, M, H, W) of the image's pixels, mask above 0, and guesses of their IoU (N, M)."""
+def predict_masks(embedding, size, model=sam, **prompts):
+    """Predict M masks for each of N prompts: logits (N, M, H, W), above 0 in the mask, and predicted IoUs (N, M)."""
     outputs = model.decode(embedding, size, **prompts)
-    side = outputs["image_size"]  # of the square that SAM sees; the image is in its upper left corner
+    side = outputs["image_size"]  # of the square that SAM processes; the image is in its upper left corner
     h, w = (round(side * n / max(size)) for n in size)
-    above = outputs["mask_logits"][0] - outputs["mask_threshold"]  # SAM cuts at 0, our small one at -0.8
-    square = F.interpolate(above, (side, side), mode="bilinear")[..., :h, :w]
+    logits = outputs["mask_logits"][0] - outputs["mask_threshold"]  # the threshold of SAM is 0, of our small SAM -0.8
+    square = F.interpolate(logits, (side, side), mode="bilinear")[..., :h, :w]
     return F.interpolate(square, size, mode="bilinear"), outputs["iou_scores"][0]
 
 
 def clicks(points):
-    """One click each for N answers."""
+    """N prompts of one foreground click each."""
     points = torch.as_tensor(points, dtype=torch.float32)[None, :, None]
     return {"point_coords": points, "point_labels": torch.ones(points.shape[:-1])}
 
@@ -62,76 +68,84 @@ def draw_click(ax, point, colour=BLUE, marker="o"):
 # %% name="picture" role="show"
 scene = draw_shapes((16, 4), size=(96, 96))
 image, size, click = scene["image"].as_subclass(torch.Tensor), (96, 96), (55.0, 63.0)
-objects, clumps = readings(scene)  # what a click on this scene may mean
-meant = [next(m for m in some if m[int(click[1]), int(click[0])]) for some in (objects, clumps)]
+objects, clumps = readings(scene)  # a click may mean an object, or a clump of objects that touch
+meanings = [next(m for m in masks if m[int(click[1]), int(click[0])]) for masks in (objects, clumps)]
 with torch.no_grad():
-    embedding = sam.encode(image[None])  # the slow part, once for each image
-logits, guesses = ask(embedding, size, **clicks([click]))
-boxed, boxed_guess = ask(embedding, size, boxes=boxes_from_masks(meant[0][None])[None], multimask_output=False)
+    embedding = sam.encode(image[None])  # the slow part, once per image
+logits, predicted_ious = predict_masks(embedding, size, **clicks([click]))
+box = boxes_from_masks(meanings[0][None])[None]
+box_logits, box_iou = predict_masks(embedding, size, boxes=box, multimask_output=False)
 titles = [
     "one click",
-    *(f"mask {m + 1}: guess {guesses[0, m]:.2f}" for m in range(3)),
-    f"a box: guess {boxed_guess[0, 0]:.2f}",
+    *(f"mask {m + 1}: predicted IoU {predicted_ious[0, m]:.2f}" for m in range(3)),
+    f"a box: predicted IoU {box_iou[0, 0]:.2f}",
 ]
-fig = gallery([image] * 5, [None, *(logits[0] > 0), boxed[0, 0] > 0], titles=titles, columns=5, width=2.3)
+fig = gallery([image] * 5, [None, *(logits[0] > 0), box_logits[0, 0] > 0], titles=titles, columns=5, width=2.3)
 for ax in fig.axes[:4]:
     draw_click(ax, click)
 pixels = ", ".join(str(int(mask.sum())) for mask in logits[0] > 0)
-show(fig, alt=f"A scene of shapes with a click on one. {'; '.join(titles[1:])}. The three masks have {pixels} pixels.")
+show(
+    fig, alt=f"A scene with a click on one shape. {'; '.join(titles[1:])}. The masks of the click have {pixels} pixels."
+)
 
 # %% [markdown] name="prompt_encode_idea"
-# ## 1. A click becomes a vector (3 points)
+# ## 1. Encode a click as a vector (3 points)
 #
-# **Idea.** The decoder is a transformer, and knows vectors only. Two numbers (x, y) would be a poor vector: neighbours
-# and far places look nearly alike. So the place is written as many **waves**: sines and cosines, some slow, some fast. Two places have
-# nearly the same waves only if they are near. Then a learnt vector is added: what the click says. A list of clicks is filled up
-# with points that say nothing, and these are nowhere.
+# **Idea.** SAM's decoder is a transformer, so it needs each click as a vector. The two coordinates (x, y) alone would
+# be a poor vector: those of neighbouring pixels hardly differ, and dot products of coordinates do not measure
+# distance. Therefore a position is encoded by the values of many **sines and cosines** with different frequencies. Two
+# positions have similar encodings only if they are close. To this positional encoding, SAM adds a learnt vector for
+# the meaning of the click, foreground or background. If the list of clicks has to have a fixed length, it is filled
+# with padding, which has no position.
 #
-# **Formula.** SAM sees a square of $S \times S$ pixels. With $s = S / \max(H, W)$ and a matrix $G$ of $2 \times F$ numbers, which
-# were drawn once and never change,
+# **Formula.** SAM processes a square of $S \times S$ pixels. Let $s = S / \max(H, W)$, and let $G$ be a matrix of
+# $2 \times F$ frequencies, which were sampled once at random and are never trained. Then
 #
 # $$ u = 2 \, \frac{s \cdot (x, y) + \tfrac12}{S} - 1 $$
 #
 # $$ v = \bigl[ \sin(2 \pi\, u G), \; \cos(2 \pi\, u G) \bigr] + e $$
 #
-# where $e$ is one of three rows: "not this", "this", "nothing". For "nothing", $v = e$.
+# where $e$ is one of three learnt vectors: for background ("not this"), for foreground ("this"), or for padding. For
+# padding, $v = e$.
 #
-# **By hand.** An image 8 wide and 4 high, $S = 4$, so $s = 1/2$. The click (5, 1) becomes (2.5, 0.5), with the half pixel
-# (3, 1). Divided by 4 that is (0.75, 0.25), and $u = (0.5, -0.5)$. Let $G$ have the columns (1, 0) and (0, 1): half a turn forward
-# and half a turn back. Both sines are 0, both cosines -1. So $v = (0, 0, -1, -1) + e$.
+# **Worked example.** An image is 8 pixels wide and 4 pixels high, and $S = 4$, so $s = 1/2$. The click (5, 1) becomes
+# (2.5, 0.5), and with the half pixel (3, 1). Divided by 4, this is (0.75, 0.25), so $u = (0.5, -0.5)$. Let $G$ have
+# the columns (1, 0) and (0, 1). The angles are plus half a turn and minus half a turn. Both sines are 0 and both
+# cosines are -1, so $v = (0, 0, -1, -1) + e$.
 
 
 # %% name="prompt_encode" role="solution"
 def prompt_encode(point_coords, point_labels, image_size, side, frequencies, embeddings):
-    """Make a vector of each click, as SAM's prompt encoder does.
+    """Compute one embedding per click, as SAM's prompt encoder does.
 
-    SAM sees the image enlarged or reduced so that its longer side has `side` pixels, in the upper left corner of a
-    square of side x side.
+    SAM resizes the image so that its longer side has `side` pixels, and pads it to a square of side x side, with the
+    image in the upper left corner.
 
-    1. A point is multiplied by side / longer side of the image. Half a pixel is added to x and y, since a whole number
-       means the middle of a pixel. Divided by `side` they are parts of the square, from 0 to 1.
-    2. 2 * part - 1 is from -1 to 1. The row (x, y) of these numbers times `frequencies`, times 2 pi, are F angles. The
-       position is F sines, and after them F cosines.
-    3. A learnt vector is added that says what the click means: row 0 of `embeddings` for label 0, "not this", and row
-       1 for label 1, "this". A label of -1 fills up a list of clicks: such a point has no position, only row 2.
+    1. Multiply a point by side / longer side of the image. Add half a pixel to x and y, because an integer coordinate
+       is the centre of a pixel. Divide by `side`: the coordinates are now relative to the square, from 0 to 1.
+    2. Map them to 2 * relative - 1, from -1 to 1. The row (x, y) of these coordinates times `frequencies`, times 2 pi,
+       is a row of F angles. The positional encoding consists of their F sines, followed by their F cosines.
+    3. Add a learned vector for the label of the click: row 0 of `embeddings` for label 0 (background, "not this"), and
+       row 1 for label 1 (foreground, "this"). Label -1 marks padding of a list of clicks: padding has no positional
+       encoding, only row 2.
 
-    point_coords: (P, 2) floats, (x, y) in pixels of the image. Perhaps P = 0.
+    point_coords: (P, 2) floats, (x, y) in pixels of the image. P may be 0.
     point_labels: (P,) integers, 1, 0 or -1.
     image_size:   (H, W) of the image in pixels.
-    side:         of the square, in pixels.
-    frequencies:  (2, F) floats, drawn once at random.
+    side:         side of the square in pixels.
+    frequencies:  (2, F) floats, random and fixed.
     embeddings:   (3, 2 F) floats.
 
     Returns (P, 2 F) floats.
 
-    Example: the middle of the square, and a point that is only there to fill up. sin(0) = 0 and cos(0) = 1.
+    Example: the middle of the square, and padding. sin(0) = 0 and cos(0) = 1.
     With coords = torch.tensor([[1.5, 1.5], [0., 0.]]), labels = torch.tensor([1, -1]) and
     rows = torch.tensor([[0., 0.], [3., 5.], [7., 7.]])
     prompt_encode(coords, labels, (4, 4), 4, torch.ones(2, 1), rows) is [[3., 6.], [7., 7.]].
     """
-    ### BEGIN SOLUTION: scale, half a pixel, parts, angles; sines and cosines, none for padding; the row of each label
-    parts = (point_coords * side / max(image_size) + 0.5) / side
-    angles = 2 * torch.pi * (2 * parts - 1) @ frequencies
+    ### BEGIN SOLUTION: relative coordinates; angles; sines and cosines, none for padding; add the row of each label
+    relative = (point_coords * side / max(image_size) + 0.5) / side
+    angles = 2 * torch.pi * (2 * relative - 1) @ frequencies
     position = torch.cat([angles.sin(), angles.cos()], dim=1)
     return position * (point_labels >= 0)[:, None] + embeddings[point_labels]  # -1 is the last row
     ### END SOLUTION
@@ -141,109 +155,119 @@ def prompt_encode(point_coords, point_labels, image_size, side, frequencies, emb
 check(prompt_encode)
 
 # %% [markdown] name="prompt_encode_after"
-# What do the waves know? Left, two clicks. Bright is where the waves of a place are like those of the click. Right, **your** vectors
-# go straight into SAM's decoder: first one click, and a point to fill up; then a second click, which says "not this". Shown is its
-# fourth mask, which is for prompts that leave no doubt. One click leaves some, and the mask lies between circle and clump; the second click decides.
+# What does the positional encoding represent? The two pictures on the left show the similarity of your encoding of a
+# click with your encodings of all other locations, for two clicks. Bright locations have a similar encoding. For the
+# two pictures on the right, **your** vectors are the input of SAM's decoder: first one click and padding, then also a
+# second click, which is a background click. The pictures show the decoder's fourth mask, which is meant for prompts
+# that leave little ambiguity. With one click, the mask covers more than the circle and less than the clump. The second
+# click resolves the ambiguity.
 
 # %% name="prompt_encode_figure" role="show"
-encode, asked = use(prompt_encode), sam.prompt_encoder
-waves = asked.pe_layer.positional_encoding_gaussian_matrix
-kinds = [asked.point_embeddings[0], asked.point_embeddings[1], asked.not_a_point_embed]
-kinds = torch.cat([kind.weight for kind in kinds]).detach()
+encode, prompt_encoder = use(prompt_encode), sam.prompt_encoder
+frequencies = prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+layers = [prompt_encoder.point_embeddings[0], prompt_encoder.point_embeddings[1], prompt_encoder.not_a_point_embed]
+learnt = torch.cat([layer.weight for layer in layers]).detach()
 second = (38.0, 46.0)
 
 
 def vectors(points, labels, embeddings):
-    """Your vectors of some points, (P, 2 F)."""
+    """Encode points with your function: (P, 2 F)."""
     points, labels = torch.tensor(points, dtype=torch.float32), torch.tensor(labels)
-    return torch.as_tensor(encode(points, labels, size, sam.image_size, waves, embeddings)).float()
+    return torch.as_tensor(encode(points, labels, size, sam.image_size, frequencies, embeddings)).float()
 
 
-places = [(float(x), float(y)) for y in range(0, 96, 2) for x in range(0, 96, 2)]
-everywhere = vectors(places, [1] * len(places), 0 * kinds)
-answers = []
+locations = [(float(x), float(y)) for y in range(0, 96, 2) for x in range(0, 96, 2)]
+encodings = vectors(locations, [1] * len(locations), 0 * learnt)
+masks = []
 for points, labels in (([click, (0.0, 0.0)], [1, -1]), ([click, second, (0.0, 0.0)], [1, 0, -1])):
-    given = vectors(points, labels, kinds)[None, None]  # one image, one answer
+    sparse = vectors(points, labels, learnt)[None, None]  # one image, one prompt
     with torch.no_grad():
-        found, _ = sam.mask_decoder(embedding, asked.dense_positions(), given, asked.embed_masks(None)[None])
-    answers.append(F.interpolate(found[0], size, mode="bilinear")[0, 0] > sam.mask_threshold)
+        dense = prompt_encoder.embed_masks(None)[None]
+        mask_logits, _ = sam.mask_decoder(embedding, prompt_encoder.dense_positions(), sparse, dense)
+    masks.append(F.interpolate(mask_logits[0], size, mode="bilinear")[0, 0] > sam.mask_threshold)
 fig, axes = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")
-for ax, point, title in zip(axes, (click, second), ("waves like those of this click", "and of this one")):
-    alike = everywhere @ vectors([point], [1], 0 * kinds)[0]
-    ax.imshow(alike.reshape(48, 48), cmap="cividis", extent=(-0.5, 95.5, 95.5, -0.5))
+for ax, point, title in zip(axes, (click, second), ("similarity to the first click", "similarity to the second click")):
+    similarity = encodings @ vectors([point], [1], 0 * learnt)[0]
+    ax.imshow(similarity.reshape(48, 48), cmap="cividis", extent=(-0.5, 95.5, 95.5, -0.5))
     ax.set_title(title, fontsize=10)
-for ax, mask, title in zip(axes[2:], answers, ("your vectors: this", "this, and not that")):
+for ax, mask, title in zip(axes[2:], masks, ("one click", "with a background click")):
     ax.imshow(overlay(image, mask))
     ax.set_title(f"{title}: {int(mask.sum())} pixels", fontsize=10)
-for ax, some in zip(axes, ([click], [second], [click], [click, second])):
+for ax, points in zip(axes, ([click], [second], [click], [click, second])):
     ax.set(xticks=[], yticks=[])
-    for point in some:
+    for point in points:
         draw_click(ax, point, *(() if point == click else (RED, "X")))
 show(
     fig,
-    alt="Two maps of likeness, each with a bright spot at its click; SAM's mask for one click of "
-    f"{int(answers[0].sum())} pixels, and for two of {int(answers[1].sum())}.",
+    alt="Two similarity maps, each brightest around its click; SAM's mask for the first click, with "
+    f"{int(masks[0].sum())} pixels, and its mask for both clicks, with {int(masks[1].sum())} pixels.",
 )
 
 # %% [markdown] name="best_of_three_idea"
-# ## 2. Three answers, and only the best one learns (3 points)
+# ## 2. The loss of the best of three masks (3 points)
 #
-# **Idea.** A click on a circle that touches a square: the circle, or both? Both are right, and nobody says which is meant. A network
-# with one answer learns a mixture, which is neither. So SAM has **three**, and only that which was best learns. With
-# time each takes over a reading. But when somebody clicks, there is no truth to choose by: so it also learns to **guess** the
-# IoU of each, and all three guesses learn.
+# **Idea.** Suppose you click on a circle that touches a square. Do you mean the circle, or the clump of both? Both
+# readings are valid, so the click is ambiguous. A network that predicts a single mask learns a compromise, which may
+# fit neither reading. SAM therefore predicts **three** masks, and only the best of them is trained. Over time, each
+# mask specialises in a different reading. At inference there is no ground truth, so the network cannot know which of
+# its masks is best. It therefore also predicts the **IoU** of each mask, and all three predicted IoUs are trained.
 #
-# **Formula.** With $p$ the sigmoids of a mask and $y$ the target, a mask has the loss $\ell_m = 20\, f_m + d_m$,
+# **Formula.** With $p$ the sigmoids of a mask's logits and $y$ the target, the loss of a mask is
+# $\ell_m = 20\, f_m + d_m$, where
 #
 # $$ f_m = \operatorname{mean} \; \alpha\, (p - y)^2 \, \mathrm{BCE}(p, y) $$
 #
 # $$ d_m = 1 - \frac{2 \sum p\, y + 1}{\sum p + \sum y + 1} $$
 #
-# with $\alpha = 1/4$ where $y = 1$, and $3/4$ elsewhere. Over images $b$ and masks $m$, with guesses $g$,
+# with $\alpha = 1/4$ where $y = 1$, and $3/4$ elsewhere. With images $b$, masks $m$ and predicted IoUs $g$, the loss
+# is
 #
 # $$ L = \operatorname{mean}_b \, \min_m \, \ell_{bm} + L_g $$
 #
 # $$ L_g = \operatorname{mean}_{b, m} \, (g_{bm} - \mathrm{IoU}_{bm})^2 . $$
 #
-# **By hand.** Two images, two masks, losses 0.9 and 0.2 for the first, 0.4 and 0.7 for the second. The best are 0.2 and 0.4, their mean is
-# 0.3. (The mean of each mask first would be 0.65 and 0.45, and then 0.45: one mask for all images.) Guesses 0.5 and 0.6, true IoUs 0.5
-# and 0.8 in both images: $(0 + 0.04) / 2 = 0.02$. Together 0.32.
+# **Worked example.** There are two images and two masks. The losses of the masks are 0.9 and 0.2 in the first image,
+# and 0.4 and 0.7 in the second. The smallest losses are 0.2 and 0.4, and their mean is 0.3. (If you first average each
+# mask over the images, you get 0.65 and 0.45, and a minimum of 0.45. This would choose one mask for all images.) In
+# both images, the predicted IoUs are 0.5 and 0.6 and the actual IoUs are 0.5 and 0.8, so
+# $L_g = (0 + 0.04) / 2 = 0.02$. The total is 0.32.
 
 
 # %% name="best_of_three" role="solution"
 def best_of_three(mask_logits, iou_pred, targets):
-    """The loss of SAM's answers: a click may mean several things, so only the best of M masks has to be right.
+    """Compute SAM's loss. A click is ambiguous, so SAM predicts M masks, and only the best of them has to be right.
 
-    Each mask m of image b has the loss 20 focal + dice, where p are the sigmoids of its logits, y is 1 in the target
-    and 0 outside, and s is a sum over the pixels:
+    Mask m of image b has the loss 20 focal + dice. Here p is the sigmoid of its logits, y is 1 inside the target and 0
+    outside, and s is the sum over the pixels:
 
     - focal: the mean over the pixels of -1/4 (1 - p)^2 log p inside the target, -3/4 p^2 log(1 - p) outside;
     - dice: 1 - (2 s(p y) + 1) / (s(p) + s(y) + 1).
 
-    Of each image the mask with the least loss counts, and the others do not; the mean over the images is taken.
+    For each image only the mask with the smallest loss counts. Compute the mean of these losses over the images.
 
-    The network also guesses the IoU of each of its masks. To this is added the mean, over all masks of all images, of
-    (guess - IoU)^2. The IoU is that of the pixels whose logit is above 0 with the target, 1 if both are empty; no
-    gradient flows through it.
+    The network also predicts the IoU of each of its masks. Add the mean, over all masks of all images, of
+    (predicted IoU - IoU)^2. The IoU compares the pixels whose logit is above 0 with the target. It is 1 if both are
+    empty. No gradient flows through it.
 
-    mask_logits: (B, M, H, W) floats; SAM has M = 3. Perhaps far from 0, where a sigmoid is exactly 0 or 1.
-    iou_pred:    (B, M) floats, the guesses.
+    mask_logits: (B, M, H, W) floats; SAM has M = 3. They may be so far from 0 that a sigmoid is exactly 0 or 1.
+    iou_pred:    (B, M) floats, the predicted IoUs.
     targets:     (B, H, W) bool.
 
-    Returns a tensor of one number, with gradients by mask_logits and iou_pred.
+    Returns a scalar tensor, with gradients with respect to mask_logits and iou_pred.
 
-    Example: one mask of one pixel, undecided. Focal 1/16 log 2, Dice 1 - 2 / 2.5, and an IoU of 0 that was foreseen.
+    Example: one mask of one pixel with p = 1/2. Focal is 1/16 log 2, dice is 1 - 2 / 2.5, and the predicted IoU, 0, is
+    right.
     best_of_three(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1), torch.ones(1, 1, 1).bool()) is 1.0664.
     """
-    ### BEGIN SOLUTION: focal loss and Dice of each mask, (B, M); the least of each image; the IoUs, and how far off the guesses are
+    ### BEGIN SOLUTION: focal and Dice loss per mask, (B, M); the minimum per image; the error of the predicted IoUs
     y = targets[:, None].to(mask_logits).expand_as(mask_logits)
     p = mask_logits.sigmoid()
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(mask_logits, y, reduction="none")
     focal = ((0.75 - 0.5 * y) * (p - y) ** 2 * entropy).mean(dim=(2, 3))
     dice = 1 - (2 * (p * y).sum(dim=(2, 3)) + 1) / (p.sum(dim=(2, 3)) + y.sum(dim=(2, 3)) + 1)
-    inside, truth = mask_logits > 0, y > 0
-    both, either = (inside & truth).sum(dim=(2, 3)), (inside | truth).sum(dim=(2, 3))
-    iou = torch.where(either == 0, 1.0, both / either.clamp(min=1))
+    mask, target = mask_logits > 0, y > 0
+    intersection, union = (mask & target).sum(dim=(2, 3)), (mask | target).sum(dim=(2, 3))
+    iou = torch.where(union == 0, 1.0, intersection / union.clamp(min=1))
     return (20 * focal + dice).amin(dim=1).mean() + ((iou_pred - iou) ** 2).mean()
     ### END SOLUTION
 
@@ -252,46 +276,50 @@ def best_of_three(mask_logits, iou_pred, targets):
 check(best_of_three)
 
 # %% [markdown] name="best_of_three_after"
-# The click of the first figure, in a network that can do nothing but learn by heart: its masks are plain numbers, one for each pixel,
-# and gradient descent moves them along your loss. Half of the time the click means the object, half of the time its whole clump. Upper row: both
-# readings, and one answer for both. Lower row: three answers. Grey is a probability between no and yes. What did each of the three take over, and what is its guess? An
-# answer that was never the best is left as it began, but its guess has learnt.
+# The next cell minimises your loss for the click of the first figure. It trains the masks directly instead of a
+# network: each pixel of each mask is a parameter, and gradient descent on your loss changes it. In one half of the
+# training examples the click means the object, in the other half its whole clump. The upper row shows both readings,
+# and the result of training a single mask for both. The lower row shows the result of training three masks. Grey
+# values are probabilities between 0 and 1. Which reading does each of the three masks fit, and what is its predicted
+# IoU? A mask that was never the best keeps its initial values, but its predicted IoU was trained.
 #
-# Then change `manual_seed(0)` to 1. One mask is the best for **both** readings from the start, so it alone learns, and stays a mixture. A
-# real network sees many clicks on many images, and its masks part ways; but this is where such training fails.
+# Then change `manual_seed(0)` to `manual_seed(1)`. Now one mask is best for **both** readings from the start. Only
+# this mask is trained, so it remains a compromise. A real network is trained with many clicks on many images, so its
+# masks usually specialise, but this failure can occur.
 
 
 # %% name="best_of_three_figure" role="show"
-price = use(best_of_three)
-both = torch.stack(meant)[:, ::2, ::2]  # the two readings of the click
-learnt = {}
+compute_loss = use(best_of_three)
+targets = torch.stack(meanings)[:, ::2, ::2]  # the two readings of the click
+results = {}
 for count in (1, 3):
-    rough = torch.randn(1, count, 3, 3, generator=torch.Generator().manual_seed(0))
-    masks = F.interpolate(3 * rough, both.shape[1:], mode="bicubic").requires_grad_()
-    guess = torch.full((1, count), 0.5, requires_grad=True)
-    optimizer = torch.optim.Adam([masks, guess], lr=0.1)
+    coarse = torch.randn(1, count, 3, 3, generator=torch.Generator().manual_seed(0))
+    masks = F.interpolate(3 * coarse, targets.shape[1:], mode="bicubic").requires_grad_()
+    iou_pred = torch.full((1, count), 0.5, requires_grad=True)
+    optimizer = torch.optim.Adam([masks, iou_pred], lr=0.1)
     for _ in range(150):
-        loss = price(masks.expand(2, -1, -1, -1), guess.expand(2, -1), both)
+        loss = compute_loss(masks.expand(2, -1, -1, -1), iou_pred.expand(2, -1), targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    learnt[count] = masks.detach()[0].sigmoid(), guess.detach()[0], float(loss.detach())
-panels, titles = [*both.float()], ["the click may mean this", "or this"]
-for count, (drawn, guess, _) in learnt.items():
-    panels += list(drawn)
-    whose = ["the only answer"] if count == 1 else [f"answer {m + 1} of {count}" for m in range(count)]
-    titles += [f"{who}: guess {g:.2f}" for who, g in zip(whose, guess)]
+    results[count] = masks.detach()[0].sigmoid(), iou_pred.detach()[0], float(loss.detach())
+panels, titles = [*targets.float()], ["first reading", "second reading"]
+for count, (probabilities, iou_pred, _) in results.items():
+    panels += list(probabilities)
+    names = ["single mask"] if count == 1 else [f"mask {m + 1} of {count}" for m in range(count)]
+    titles += [f"{name}: predicted IoU {iou:.2f}" for name, iou in zip(names, iou_pred)]
 show(
     gallery(panels, titles=titles, columns=3, width=2.6),
-    alt=f"Two readings of a click; one answer, grey in the ring between them; three answers. {'; '.join(titles[2:])}. "
-    f"Loss {learnt[1][2]:.2f} with one answer and {learnt[3][2]:.2f} with three.",
+    alt="Two readings of a click; a single mask, which is grey where the readings differ; and three masks. "
+    f"{'; '.join(titles[2:])}. The loss is {results[1][2]:.2f} with one mask and {results[3][2]:.2f} with three.",
 )
 
 # %% [markdown] name="widget_text"
 # ## Click
 #
-# The small SAM, live. Move the click; try a box, and a second click that says "not this". Find a click for which the mask with the
-# highest guess is not the best one. Find one that three masks answer in the same way. And what does it say where nothing is?
+# The widget runs the small SAM. Move the click. Try a box, and a second click that says "not this". Find a click for
+# which the mask with the highest predicted IoU is not the best mask. Find a click for which all three masks are nearly
+# the same. What does the network predict if you click on the background?
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.prompts import explorer
@@ -299,40 +327,43 @@ from segedu.teaching.widgets.prompts import explorer
 explorer()
 
 # %% [markdown] name="stability_score_idea"
-# ## 3. Is it a solid mask? (3 points)
+# ## 3. Is a mask stable? (3 points)
 #
-# **Idea.** No prompt at all: ask at a grid of clicks, and keep what is good. But which masks are? There is no truth. SAM
-# has two opinions. One is its guess of the IoU. The other asks the logits: a mask with a clear edge hardly changes when
-# the threshold does; a shaky one grows and shrinks.
+# **Idea.** Without any prompt from a user, SAM can be prompted with a grid of clicks, to segment everything in an
+# image. Only good masks should be kept, but without ground truth you cannot measure which masks are good. SAM uses two
+# scores instead. The first is the predicted IoU. The second, the stability, is computed from the logits: if the edge
+# of a mask is sharp, the mask hardly changes with the threshold, and if it is blurred, the mask grows and shrinks with
+# the threshold.
 #
-# **Formula.** With threshold $t$ (SAM's is 0) and offset $\delta$ (SAM's is 1)
+# **Formula.** With threshold $t$ (SAM's is 0) and offset $\delta$ (SAM's is 1),
 #
 # $$ \text{stability} = \frac{\#\{\ell > t + \delta\}}{\#\{\ell > t - \delta\}} . $$
 #
-# The smaller mask lies in the larger one, so this is their IoU. Where there is nothing at all, it is 0.
+# The smaller mask lies within the larger one, so this is their IoU. If the larger mask is empty, the score is 0.
 #
-# **By hand.** The logits 3, 1.5, 0.4, -0.7, -2: above +1 are two, above -1 are four, so 0.5. The logits 6, 4, 3, -3, -6 give the same
-# mask of three pixels, and 3 / 3 = 1.
+# **Worked example.** Of the logits 3, 1.5, 0.4, -0.7, -2, two are above +1 and four are above -1, so the stability is
+# 2/4 = 0.5. The logits 6, 4, 3, -3, -6 give the same mask of three pixels at threshold 0, and their stability is
+# 3/3 = 1.
 
 
 # %% name="stability_score" role="solution"
 def stability_score(mask_logits, mask_threshold, offset):
-    """Measure how little masks change with their threshold, as SAM does to choose among all that it finds.
+    """Measure how little each mask changes with its threshold. SAM keeps only stable masks in automatic segmentation.
 
-    Each map of logits is cut twice: above mask_threshold + offset, and above mask_threshold - offset. The score is the
-    IoU of these two masks. The first lies within the second, so the IoU is a ratio of two numbers of pixels. A logit
-    that is exactly at a threshold is not above it. Where the second mask is empty too, the score is 0.
+    Threshold each map of logits twice: above mask_threshold + offset, and above mask_threshold - offset. The score is
+    the IoU of these two masks. The first mask lies within the second, so the IoU is a ratio of two pixel counts. A
+    logit that equals a threshold is not above it. If the second mask is empty too, the score is 0.
 
-    mask_logits:    (N, H, W) floats. Perhaps N = 0.
+    mask_logits:    (N, H, W) floats. N may be 0.
     mask_threshold: a number; SAM's is 0.
     offset:         a number above 0; SAM's is 1.
 
     Returns (N,) floats from 0 to 1.
 
-    Example: above 1 is one pixel, above -1 are two.
+    Example: one pixel is above 1, and two are above -1.
     stability_score(torch.tensor([[[5.0, 0.5, -5.0]]]), 0.0, 1.0) is [0.5].
     """
-    ### BEGIN SOLUTION: the pixels of both masks, and their ratio, which is 0 where both are empty
+    ### BEGIN SOLUTION: the pixel counts of both masks, and their ratio, which is 0 if both masks are empty
     inner = (mask_logits > mask_threshold + offset).sum(dim=(1, 2))
     outer = (mask_logits > mask_threshold - offset).sum(dim=(1, 2))
     return inner / outer.clamp(min=1)
@@ -343,108 +374,119 @@ def stability_score(mask_logits, mask_threshold, offset):
 check(stability_score)
 
 # %% [markdown] name="stability_score_after"
-# A scene, asked at 16 x 16 clicks: 768 masks. Each dot is one, by its guess and by your stability; the bluer, the higher its true IoU with
-# an object or a clump. Masks above both lines stay. Of those that are nearly the same, non-maximum suppression keeps the
-# best. On the right are the shakiest mask that SAM itself thinks well of, and the most solid one, as probabilities.
+# The figure shows the result for one scene and 16 x 16 clicks, which give 768 masks. Each dot is a mask, with its
+# predicted IoU and your stability score. The darker a dot, the higher the mask's actual IoU with an object or a clump.
+# Masks above both red lines are kept. Of masks that are nearly the same, non-maximum suppression keeps the one with
+# the highest predicted IoU. The two pictures on the right show the probabilities of two masks with a predicted IoU
+# above 0.6: the least stable and the most stable of them.
 
 
 # %% name="everything" role="show"
 from segedu.ops.nms import nms
 
-stable, LEAST_GUESS, LEAST_STABILITY = use(stability_score), 0.4, 0.5
+stability_of, MIN_PREDICTED_IOU, MIN_STABILITY = use(stability_score), 0.4, 0.5
 
 
 def everything(picture, side):
-    """Ask at side x side clicks: logits (N, H, W), guesses and stability (N,), and which of them stay."""
+    """Prompt SAM with side x side clicks: logits (N, H, W), predicted IoUs and stability (N,), and indices to keep."""
     height, width = picture.shape[1:]
     at = (np.arange(side) + 0.5) / side
     grid = [(x * width, y * height) for y in at for x in at]
     with torch.no_grad():
-        seen = sam.encode(picture[None])
-    parts = [ask(seen, (height, width), **clicks(grid[i : i + 64])) for i in range(0, len(grid), 64)]
-    logits, guesses = (torch.cat(part).flatten(0, 1) for part in zip(*parts))
-    solid = torch.as_tensor(stable(logits, 0.0, 1.0))
-    sure = ((guesses > LEAST_GUESS) & (solid >= LEAST_STABILITY)).nonzero()[:, 0]
-    return logits, guesses, solid, sure[nms(boxes_from_masks(logits[sure] > 0), guesses[sure], 0.7)]
+        embedding = sam.encode(picture[None])
+    batches = [grid[i : i + 64] for i in range(0, len(grid), 64)]
+    parts = [predict_masks(embedding, (height, width), **clicks(batch)) for batch in batches]
+    logits, predicted_ious = (torch.cat(part).flatten(0, 1) for part in zip(*parts))
+    stability = torch.as_tensor(stability_of(logits, 0.0, 1.0))
+    good = ((predicted_ious > MIN_PREDICTED_IOU) & (stability >= MIN_STABILITY)).nonzero()[:, 0]
+    keep = good[nms(boxes_from_masks(logits[good] > 0), predicted_ious[good], 0.7)]
+    return logits, predicted_ious, stability, keep
 
 
 def ious(masks, others):
     """IoU of each mask (N, H, W) with each of the others (M, H, W): (N, M)."""
     one, other = masks.flatten(1).float(), others.flatten(1).float()
-    shared = one @ other.T
-    return shared / (one.sum(1)[:, None] + other.sum(1) - shared).clamp(min=1)
+    intersection = one @ other.T
+    return intersection / (one.sum(1)[:, None] + other.sum(1) - intersection).clamp(min=1)
 
 
 # %% name="stability_score_figure" role="show"
 drawing = draw_shapes((16, 21), size=(64, 64))
 picture = drawing["image"].as_subclass(torch.Tensor)
-many, sure_of, solid, stay = everything(picture, 16)
-true = ious(many > 0, torch.cat(readings(drawing))).amax(1)
+all_logits, predicted, stability, keep = everything(picture, 16)
+actual = ious(all_logits > 0, torch.cat(readings(drawing))).amax(1)
 fig, axes = plt.subplots(1, 4, figsize=(13, 3.3), layout="constrained", width_ratios=[1.5, 1, 1, 1])
-dots = axes[0].scatter(sure_of, solid, c=true, s=9, cmap="Blues", vmin=-0.3, vmax=1)
-axes[0].axvline(LEAST_GUESS, color=RED)
-axes[0].axhline(LEAST_STABILITY, color=RED)
-axes[0].set(xlabel="SAM's guess of the IoU", ylabel="stability", xlim=(0, 1), ylim=(0, 1.02))
-axes[1].imshow(overlay(picture, many[stay] > 0))
-well = torch.where(sure_of > 0.6, solid, 2.0)  # of those that SAM thinks well of
-pair = int(well.argmin()), int(torch.where(sure_of > 0.6, solid, -1.0).argmax())
-for ax, i, word in zip(axes[2:], pair, ("shaky", "solid")):
-    ax.imshow((many[i] + sam.mask_threshold).sigmoid(), cmap="cividis", vmin=0, vmax=1)
-    ax.set_title(f"{word}: {solid[i]:.2f}, true IoU {true[i]:.2f}", fontsize=10)
-axes[1].set_title(f"{len(stay)} masks stay of {len(many)}", fontsize=10)
+dots = axes[0].scatter(predicted, stability, c=actual, s=9, cmap="Blues", vmin=-0.3, vmax=1)
+axes[0].axvline(MIN_PREDICTED_IOU, color=RED)
+axes[0].axhline(MIN_STABILITY, color=RED)
+axes[0].set(xlabel="predicted IoU", ylabel="stability", xlim=(0, 1), ylim=(0, 1.02))
+axes[1].imshow(overlay(picture, all_logits[keep] > 0))
+least = torch.where(predicted > 0.6, stability, 2.0).argmin()  # among masks with a high predicted IoU
+most = torch.where(predicted > 0.6, stability, -1.0).argmax()
+for ax, i, word in zip(axes[2:], (int(least), int(most)), ("unstable", "stable")):
+    ax.imshow((all_logits[i] + sam.mask_threshold).sigmoid(), cmap="cividis", vmin=0, vmax=1)
+    ax.set_title(f"{word} ({stability[i]:.2f}), actual IoU {actual[i]:.2f}", fontsize=10)
+axes[1].set_title(f"{len(keep)} of {len(all_logits)} masks are kept", fontsize=10)
 for ax in axes[1:]:
     ax.set(xticks=[], yticks=[])
-passed = (sure_of > LEAST_GUESS) & (solid >= LEAST_STABILITY)
-alt = f"Dots of guess and stability. Mean true IoU of all {true.mean():.2f}, of the {int(passed.sum())} above both lines {true[passed].mean():.2f}."
-show(fig, alt=f"{alt} {len(stay)} masks stay on the scene. A blurred and a sharp mask.")
+passed = (predicted > MIN_PREDICTED_IOU) & (stability >= MIN_STABILITY)
+alt = (
+    f"Predicted IoU and stability of all masks. Their mean actual IoU is {actual.mean():.2f}, and that of the "
+    f"{int(passed.sum())} masks above both lines is {actual[passed].mean():.2f}. "
+)
+show(fig, alt=f"{alt}The scene with the {len(keep)} masks that are kept. A mask with a blurred edge and a sharp one.")
 
 # %% [markdown] name="label_by_detector_idea"
-# ## 4. Masks without names, names without masks (3 points)
+# ## 4. Masks without labels, boxes without masks (3 points)
 #
-# **Idea.** SAM's masks have no names. A detector has names and boxes, but no masks. Together they make labelled masks, and nobody drew a
-# mask of a class. One way: give the boxes to SAM as prompts. The other way, yours: SAM finds masks of everything, and each
-# detection takes the one that fits its box. A mask belongs to one object, so what is taken is taken, and the surest detection
-# chooses first.
+# **Idea.** SAM's masks have no class labels. A detector predicts labelled boxes but no masks. Together they give
+# labelled masks, although no masks with class labels were used in training. There are two ways to combine them. One
+# way uses the boxes as prompts for SAM. The other way, which you write, lets SAM segment everything, and each
+# detection then takes the mask that fits its box best. A mask belongs to one object only, so no two detections may
+# take the same mask. The most confident detection chooses first.
 #
-# **Formula.** With $R$ the pixels whose centres are in the box, and $M$ those of a mask,
+# **Formula.** With $R$ the pixels whose centres are in the box, and $M$ the pixels of a mask,
 #
 # $$ \mathrm{IoU} = \frac{|M \cap R|}{|M \cup R|} . $$
 #
-# Falling score; the free mask with the largest IoU; only if that is at least the threshold. Compare **pixels of the mask** with the
-# box, not two boxes: a thin mask across a box has the same box as a full one.
+# In order of decreasing score, each detection takes the mask with the largest IoU among those that are not taken yet,
+# but only if this IoU is at least the threshold. Compare the **pixels of the mask** with the box, not two boxes: a
+# thin diagonal mask can have the same bounding box as a mask that fills the box.
 #
-# **By hand.** Two masks: A fills 6 of 8 pixels of the box of "circle" (0.9) and none outside: 6/8 = 0.75. B fills all 8 and 8 more: 8/16 =
-# 0.5. "Square" (0.6) has a box of 8 pixels, too, which A fills by 4, with 2 outside: 4/10 = 0.4; B by 3, with 13 outside: 3/21 = 0.14. Circle
-# chooses first and takes A. With a threshold of 0.3, square gets nothing: A is taken, and B fits too badly.
+# **Worked example.** There are two masks and two detections. The box of "circle" (score 0.9) has 8 pixels. Mask A has
+# 6 of them and no others, so its IoU is 6/8 = 0.75. Mask B has all 8 and 8 more, so its IoU is 8/16 = 0.5. The box of
+# "square" (score 0.6) has 8 pixels too. A has 4 of them and 2 outside: 4/10 = 0.4. B has 3 of them and 13 outside:
+# 3/21 = 0.14. "Circle" chooses first and takes A. With a threshold of 0.3, "square" takes no mask, because A is taken
+# and the IoU of B is below the threshold.
 
 
 # %% name="label_by_detector" role="solution"
 def label_by_detector(masks, boxes, labels, scores, iou_threshold):
-    """Give SAM's masks the names that a detector has for its boxes.
+    """Give SAM's masks the labels of a detector's boxes.
 
-    The pixels of a box are those whose centre is inside: that of row y and column x is (x + 0.5, y + 0.5), and
+    The pixels of a box are those whose centre is inside. The centre of row y and column x is (x + 0.5, y + 0.5), and
 
         x1 <= x + 0.5 < x2   and   y1 <= y + 0.5 < y2
 
-    A mask and a box are compared by the IoU of their pixels; it is 0 where both are empty. The detections choose by
-    falling score, of equal scores the first of the list. Each takes, of all masks that nobody has taken yet, the one
-    with the largest IoU with its box, of equal ones the first, if this IoU is at least `iou_threshold`. Otherwise it
-    takes none.
+    A mask and a box are compared by the IoU of their pixels, which is 0 if both are empty. The detections choose in
+    order of decreasing score; of equal scores the first in the list chooses first. Each detection takes, of all masks
+    that are not taken yet, the one that has the largest IoU with its box, of equal ones the first, if this IoU is at
+    least `iou_threshold`. Otherwise it takes no mask.
 
-    masks:         (M, H, W) bool, without names. Perhaps M = 0.
-    boxes:         (N, 4) floats (x1, y1, x2, y2) in pixels. Perhaps N = 0.
+    masks:         (M, H, W) bool, without labels. M may be 0.
+    boxes:         (N, 4) floats (x1, y1, x2, y2) in pixels. N may be 0.
     labels:        (N,) integers, the classes of the boxes.
     scores:        (N,) floats.
     iou_threshold: above 0.
 
-    Returns three tensors. For each detection that took a mask, by falling score: (R,) integers, which mask; (R,)
-    integers, its label; and (R,) floats, its score.
+    Returns three tensors. For each detection that takes a mask, in order of decreasing score: (R,) integers, the index
+    of the mask; (R,) integers, its label; and (R,) floats, its score.
 
     Example: the second mask fills the box. With masks = torch.tensor([[[1, 0, 0, 0]], [[0, 0, 1, 1]]]).bool() and
     box = torch.tensor([[2.0, 0.0, 4.0, 1.0]])
     label_by_detector(masks, box, torch.tensor([7]), torch.tensor([0.9]), 0.5) is ([1], [7], [0.9]).
     """
-    ### BEGIN SOLUTION: the pixels of each box, the IoU of each with each mask; then one detection after the other
+    ### BEGIN SOLUTION: the pixels of each box; the IoU of all boxes and masks; then one detection after the other
     y, x = (torch.arange(n) + 0.5 for n in masks.shape[1:])
     x1, y1, x2, y2 = boxes.T[..., None]  # (N, 1) each
     filled = ((y1 <= y) & (y < y2))[:, :, None] & ((x1 <= x) & (x < x2))[:, None, :]
@@ -466,76 +508,83 @@ def label_by_detector(masks, boxes, labels, scores, iou_threshold):
 check(label_by_detector)
 
 # %% [markdown] name="label_by_detector_after"
-# The masks that stayed meet the boxes of the small DETR of chapter 12. A triangle fills only half of its box, so the threshold is
-# 0.3, and not more. Below, both ways on eight new scenes: an object counts as found if a mask of its class has an IoU of at least 0.5
-# with it. Which way finds more, and which asks SAM less often?
+# The masks that were kept are now combined with the boxes of the small DETR of chapter 12. A triangle fills only half
+# of its box, so the threshold has to be low; it is 0.3. The next cells compare both ways. The table counts, on eight
+# new scenes, the objects for which there is a mask of the correct class with an IoU of at least 0.5. Which way
+# segments more objects, and which one needs fewer prompts?
 
 # %% name="two_ways" role="show"
 from segedu.ops.boxes import cxcywh_to_xyxy
 
-detr, name_them = load("shapes_detr"), use(label_by_detector)
+detr, assign_labels = load("shapes_detr"), use(label_by_detector)
 
 
 @torch.no_grad()
-def detect(picture, least=0.5):
+def detect(picture, min_score=0.5):
     """The boxes of DETR, their labels and scores: (N, 4), (N,), (N,)."""
-    said = detr(picture[None])
-    scores, labels = said["class_logits"][0].softmax(-1)[:, :-1].max(-1)  # the last one is "no object"
-    kept = scores >= least
-    return (cxcywh_to_xyxy(said["boxes"][0]) * 64)[kept], labels[kept], scores[kept]
+    outputs = detr(picture[None])
+    scores, labels = outputs["class_logits"][0].softmax(-1)[:, :-1].max(-1)  # the last one is "no object"
+    keep = scores >= min_score
+    return (cxcywh_to_xyxy(outputs["boxes"][0]) * 64)[keep], labels[keep], scores[keep]
 
 
 def two_ways(picture, side):
-    """Masks and labels: everything, named by boxes; and boxes as prompts."""
+    """Masks and their labels, computed in both ways: segment everything, then label; and boxes as prompts."""
     boxes, labels, scores = detect(picture)
-    logits, _, _, kept = everything(picture, side)
-    masks = logits[kept] > 0
-    which, names, _ = (torch.as_tensor(part) for part in name_them(masks, boxes, labels, scores, 0.3))
+    logits, _, _, keep = everything(picture, side)
+    masks = logits[keep] > 0
+    taken, mask_labels, _ = (torch.as_tensor(part) for part in assign_labels(masks, boxes, labels, scores, 0.3))
     with torch.no_grad():
-        seen = sam.encode(picture[None])
-    asked, _ = ask(seen, (64, 64), boxes=boxes[None], multimask_output=False)
-    return {"everything, then names": (masks[which.long()], names), "boxes as prompts": (asked[:, 0] > 0, labels)}
+        embedding = sam.encode(picture[None])
+    prompted, _ = predict_masks(embedding, (64, 64), boxes=boxes[None], multimask_output=False)
+    return {
+        "everything, then labels": (masks[taken.long()], mask_labels),
+        "boxes as prompts": (prompted[:, 0] > 0, labels),
+    }
 
 
-def right(masks, labels, one):
-    """How many objects of a scene have a mask of their class with an IoU of at least 0.5."""
-    fits = (ious(one["masks"], masks) >= 0.5) & (one["labels"][:, None] == labels)
+def count_segmented(masks, labels, scene):
+    """Number of objects in a scene for which there is a mask of their class with an IoU of at least 0.5."""
+    fits = (ious(scene["masks"], masks) >= 0.5) & (scene["labels"][:, None] == labels)
     return int(fits.any(dim=1).sum())
 
 
 # %% name="label_by_detector_figure" role="show"
 boxes, box_labels, scores = detect(picture)
 shown = {
-    f"{len(stay)} masks": (many[stay] > 0, None),
+    f"{len(keep)} masks": (all_logits[keep] > 0, None),
     f"{len(boxes)} boxes": (None, box_labels),
     **two_ways(picture, 16),
 }
 fig = gallery([picture] * 4, [masks for masks, _ in shown.values()], titles=list(shown), columns=4, width=3)
-for ax, (masks, words) in zip(fig.axes, shown.values()):
+for ax, (masks, labels) in zip(fig.axes, shown.values()):
     ax.set(xlim=(-0.5, 63.5), ylim=(63.5, -0.5))
-    around = boxes if masks is None else boxes_from_masks(masks)
-    for (x1, y1, x2, y2), label in zip(around.tolist(), [] if words is None else words):
+    extents = boxes if masks is None else boxes_from_masks(masks)
+    for (x1, y1, x2, y2), label in zip(extents.tolist(), [] if labels is None else labels):
         if masks is None:
             ax.fill([x1, x2, x2, x1], [y1, y1, y2, y2], fill=False, edgecolor=BLUE, linewidth=2)
         style = {"fontsize": 8, "color": "white", "bbox": {"facecolor": "#1b1b1b", "pad": 1}}
         ax.text((x1 + x2) / 2, (y1 + y2) / 2, CLASSES[int(label)], ha="center", va="center", **style)
-names = [CLASSES[int(label)] for label in shown["everything, then names"][1]]
-show(fig, alt=f"Masks without names; named boxes; your named masks: {', '.join(names)}; masks of the boxes.")
+names = ", ".join(CLASSES[int(label)] for label in shown["everything, then labels"][1])
+show(
+    fig, alt=f"Masks without labels; labelled boxes; masks with your labels ({names}); masks predicted from the boxes."
+)
 
 # %% name="two_ways_table" role="show"
 new = [draw_shapes((1604, i), size=(64, 64)) for i in range(8)]
-answers = [two_ways(one["image"].as_subclass(torch.Tensor), 12) for one in new]
-total = sum(len(one["labels"]) for one in new)
-for way, asked_for in (("everything, then names", 12 * 12), ("boxes as prompts", "as many as boxes")):
-    hits = sum(right(*answer[way], one) for answer, one in zip(answers, new))
-    print(f"{way:24} {hits} of {total} objects found; prompts for an image: {asked_for}")
+results = [two_ways(scene["image"].as_subclass(torch.Tensor), 12) for scene in new]
+total = sum(len(scene["labels"]) for scene in new)
+for way, prompts in (("everything, then labels", 12 * 12), ("boxes as prompts", "one per box")):
+    count = sum(count_segmented(*result[way], scene) for result, scene in zip(results, new))
+    print(f"{way:24} {count} of {total} objects segmented; prompts per image: {prompts}")
 
 # %% [markdown] name="annotate_text"
 # ## Label images yourself
 #
-# The course has a small annotation tool: click, and SAM answers; keep, undo, save for COCO or CVAT. It begins here with your labelled masks,
-# to be put right by hand. Set `OPEN` to `True` and run the cell. Click: "this". With Shift: "not this". Drag: a box. You need
-# none of it for the points.
+# The course has a small annotation tool. You click, SAM predicts a mask, and you can keep it, undo steps, and save the
+# result for COCO or CVAT. Here the tool starts with your labelled masks, which you can correct. Set `OPEN` to `True`
+# and run the cell. A click is a foreground point, a click with Shift is a background point, and dragging draws a box.
+# This part is not graded.
 
 # %% name="annotate" role="widget"
 OPEN = False
@@ -543,48 +592,53 @@ if OPEN:
     from IPython.display import display
     from segedu.teaching.widgets.annotate import annotate
 
-    masks, names = shown["everything, then names"]
-    tool = annotate({"scene.png": picture}, list(CLASSES), sam, {"scene.png": {"labels": names, "masks": masks}})
-    display(tool)  # and later, in a cell of its own: tool.work.save("scene.json")
+    masks, labels = shown["everything, then labels"]
+    tool = annotate({"scene.png": picture}, list(CLASSES), sam, {"scene.png": {"labels": labels, "masks": masks}})
+    display(tool)  # later, in another cell: tool.work.save("scene.json")
 else:
-    print("The tool is closed. OPEN = True opens it.")
+    print("The tool is closed. Set OPEN = True to open it.")
 
 # %% [markdown] name="resample_spacing_idea"
-# ## 5. Millimetres, not voxels (4 points)
+# ## 5. Resample volumes to one spacing (4 points)
 #
-# Now the second half. A CT is a box of voxels, and each scanner has its own distances between them. A network sees voxels only: the same
-# liver is 20 of them long here and 60 there. So all volumes are brought to one **spacing** first.
+# The second half of the lab begins here. A CT scan is an array of voxels, and the distances between voxels differ from
+# scanner to scanner. A convolution processes voxels, not millimetres: the same liver may be 20 voxels long in one scan
+# and 60 in another. Therefore all volumes are first resampled to one **spacing**, the distance in millimetres between
+# neighbouring voxels along each axis.
 #
-# **Idea.** Grey values are amounts: half way between 0 and 100 lies 50, so images are interpolated. Labels are **names**: half way
-# between spine (5) and background (0) there is no spleen (3). They take the nearest voxel. And where slices are
-# far apart, the organ has moved on between them; a mean of two slices would show two faint organs. There images, too, take the nearest
-# slice.
+# **Idea.** Intensities are quantities: halfway between 0 and 100 lies 50. So images are interpolated. Labels are
+# **names**: halfway between spine (5) and background (0) there is no spleen (3). So labels take the nearest voxel.
+# There is one exception for images. If slices are far apart, the outline of an organ changes from slice to slice, and
+# the mean of two slices would show two faint outlines. Along such a thick axis, images take the nearest slice too.
 #
-# **Formula.** Axis by axis, with $n$ voxels of spacing $s$, and the new spacing $s'$:
+# **Formula.** Each axis is resampled on its own. With $n$ voxels of spacing $s$, and the new spacing $s'$,
 #
 # $$ n' = \operatorname{round}(n\, s / s') $$
 #
 # $$ x_i = \bigl(i + \tfrac12\bigr) \frac{n}{n'} - \tfrac12 $$
 #
-# is the place of new voxel $i$ in old voxels: both grids cover the same millimetres. Before the first centre and behind the last, the
-# value stays. Thick: the coarsest spacing is **more than 3 times** the finest.
+# Here $x_i$ is the position of the centre of new voxel $i$, measured in old voxels. Both grids cover the same
+# millimetres. Before the first centre and after the last one, the value stays constant. The slices are thick if the
+# coarsest spacing is **more than 3 times** the finest one.
 #
-# **By hand.** Four voxels of 3 mm, 10 20 30 40, to 2 mm: 12 mm make 6 voxels. $x_0 = 0.5 \cdot 4/6 - 0.5 = -0.17$: before the first centre, so 10.
-# $x_1 = 1.5 \cdot 4/6 - 0.5 = 0.5$: 15. $x_2 = 1.17$: 21.7. Then 28.3, 35, 40.
+# **Worked example.** Four voxels of 3 mm have the values 10, 20, 30, 40, and the new spacing is 2 mm. Together they
+# cover 12 mm, so there are 6 new voxels. $x_0 = 0.5 \cdot 4/6 - 0.5 = -0.17$ lies before the first centre, so the
+# value is 10. $x_1 = 1.5 \cdot 4/6 - 0.5 = 0.5$, so the value is 15. $x_2 = 1.17$, so the value is 21.7. The other
+# values are 28.3, 35 and 40.
 
 
 # %% name="resample_spacing" role="solution"
 def resample_spacing(volume, spacing, new_spacing, is_labels):
-    """Bring a volume to another spacing.
+    """Resample a volume to another spacing.
 
-    The new size of an axis is size * spacing / new_spacing, to the nearest whole number, at least 1. Both grids
+    The new size of an axis is size * spacing / new_spacing, rounded to the nearest integer, at least 1. Both grids
     cover the same millimetres: the centre of new voxel i lies at (i + 0.5) * size / new_size - 0.5 in old voxels.
-    Images are interpolated linearly along each axis; beyond the first and the last centre the value stays. Labels
-    take the nearest voxel. Where the coarsest spacing is more than 3 times the finest one, images too take the
+    Images are interpolated linearly along each axis; beyond the first and the last centre the value stays constant.
+    Labels take the nearest voxel. If the coarsest spacing is more than 3 times the finest one, images too take the
     nearest voxel along the coarsest axis.
 
     volume:      (D, H, W) array, floats, or integers for labels.
-    spacing:     mm from voxel to voxel along D, H, W.
+    spacing:     mm between neighbouring voxels along D, H, W.
     new_spacing: the same after resampling.
     is_labels:   whether the volume holds labels.
 
@@ -593,19 +647,19 @@ def resample_spacing(volume, spacing, new_spacing, is_labels):
     Example: resample_spacing(np.array([[[10., 20., 30., 40.]]]), [1, 1, 3], [1, 1, 2], False) is
     [[[10., 15., 21.67, 28.33, 35., 40.]]].
     """
-    ### BEGIN SOLUTION: which axis is thick; then axis by axis the new size, the places, and the nearest voxel or two neighbours
+    ### BEGIN SOLUTION: the thick axis; for each axis the new size, the positions, the nearest voxel or two neighbours
     thick = int(np.argmax(spacing)) if max(spacing) / min(spacing) > 3 else None
-    found = np.asarray(volume) if is_labels else np.asarray(volume, dtype=float)
+    out = np.asarray(volume) if is_labels else np.asarray(volume, dtype=float)
     for axis, n in enumerate(volume.shape):
         size = max(round(n * spacing[axis] / new_spacing[axis]), 1)
-        place = np.clip((np.arange(size) + 0.5) * n / size - 0.5, 0, n - 1)
+        position = np.clip((np.arange(size) + 0.5) * n / size - 0.5, 0, n - 1)
         if is_labels or axis == thick:
-            found = found.take(np.floor(place + 0.5).astype(int), axis)
+            out = out.take(np.floor(position + 0.5).astype(int), axis)
         else:
-            low = np.floor(place).astype(int)
-            part = (place - low).reshape([-1 if a == axis else 1 for a in range(3)])
-            found = (1 - part) * found.take(low, axis) + part * found.take(np.minimum(low + 1, n - 1), axis)
-    return found
+            low = np.floor(position).astype(int)
+            weight = (position - low).reshape([-1 if a == axis else 1 for a in range(3)])
+            out = (1 - weight) * out.take(low, axis) + weight * out.take(np.minimum(low + 1, n - 1), axis)
+    return out
     ### END SOLUTION
 
 
@@ -613,9 +667,11 @@ def resample_spacing(volume, spacing, new_spacing, is_labels):
 check(resample_spacing)
 
 # %% [markdown] name="resample_spacing_after"
-# A drawn patient, seen from the front: head above, the patient's right side on the left. Slices lie 12 mm apart; your function brings them
-# to 3 mm. First the image, then the labels as names, then the labels as if they were amounts, rounded: look at the seams. They are
-# organs that nobody has.
+# The figure shows a synthetic patient from the front. The head is at the top, and the patient's right side is on the
+# left. The slices are 12 mm apart, and your function resamples them to 3 mm. The first picture shows the scan, the
+# second the resampled image. The third adds the labels, resampled as names. In the fourth, the labels are interpolated
+# as if they were quantities, and rounded. Notice the seams between organs: they have labels of organs that are not
+# there.
 
 
 # %% name="resample_spacing_figure" role="show"
@@ -625,32 +681,36 @@ from segedu.teaching.widgets.volume import apply_window, extract_slice
 resample, fine = use(resample_spacing), [3.0, 5.5, 5.5]
 patient = ct.draw_volume((16, 3), (24, 48, 64), (12, 5.5, 5.5), tumours=0)
 hu, organs, spacing = patient["hu"].numpy(), patient["semantic"].numpy(), list(patient["spacing"])
-finer = {
+resampled = {
     "hu": np.asarray(resample(hu, spacing, fine, False)),
     "semantic": np.asarray(resample(organs, spacing, fine, True)),
     "spacing": fine,
 }
-wrong = np.rint(resample(organs.astype(float), spacing, fine, False)).astype(int)
+interpolated = np.rint(resample(organs.astype(float), spacing, fine, False)).astype(int)
 views = {
     "12 mm": (patient, patient["semantic"]),
-    "3 mm, image": (finer, None),
-    "3 mm, labels as names": (finer, finer["semantic"]),
-    "labels as amounts": (finer, wrong),
+    "3 mm, image": (resampled, None),
+    "3 mm, labels as names": (resampled, resampled["semantic"]),
+    "labels as quantities": (resampled, interpolated),
 }
 fig, axes = plt.subplots(1, 4, figsize=(13, 3.1), layout="constrained")
-for ax, (title, (grid_of, labels)) in zip(axes, views.items()):
-    one = extract_slice({**grid_of, "semantic": finer["semantic"] * 0 if labels is None else labels}, "coronal", 60)
-    ax.imshow(overlay(apply_window(one.hu, 40, 400), one.labels), aspect=one.aspect, interpolation="nearest")
+for ax, (title, (volume, labels)) in zip(axes, views.items()):
+    labels = resampled["semantic"] * 0 if labels is None else labels
+    section = extract_slice({**volume, "semantic": labels}, "coronal", 60)
+    ax.imshow(
+        overlay(apply_window(section.hu, 40, 400), section.labels), aspect=section.aspect, interpolation="nearest"
+    )
     ax.set(title=title, xticks=[], yticks=[])
-counts = [int((labels == 3).sum()) for labels in (finer["semantic"], wrong)]
+counts = [int((labels == 3).sum()) for labels in (resampled["semantic"], interpolated)]
 show(
     fig,
-    alt="Four cuts of an abdomen from the front: in thick steps; smooth; with organs tinted; with seams of false organs. "
-    f"Spleen: {counts[0]} voxels as names, {counts[1]} as amounts.",
+    alt="Four coronal slices of an abdomen: with thick slices; resampled; with coloured organs; and with false organs "
+    f"along the seams. The spleen has {counts[0]} voxels as a name and {counts[1]} as a quantity.",
 )
 
 # %% [markdown] name="slices_text"
-# Look through such a volume, slice by slice, in three directions. Find the spleen. By what do you know it, if not by its grey?
+# The next cell is a slice viewer for such a volume, with three directions. Find the spleen. Which features identify
+# it, if its intensity does not?
 
 # %% name="slices" role="widget"
 from segedu.teaching.widgets.volume import explorer as slices
@@ -658,49 +718,57 @@ from segedu.teaching.widgets.volume import explorer as slices
 slices()
 
 # %% [markdown] name="plan_unet_idea"
-# ## 6. A plan from measured numbers (4 points)
+# ## 6. Plan a U-Net from measurements (4 points)
 #
-# **Idea.** nnU-Net is no new network. It is a set of rules that plan a plain U-Net from what is measured of the data. Yours are a shorter
-# version. A 3 x 3 x 3 kernel should see about the same millimetres along all axes. So a thick axis is not halved at first: it
-# **waits** until the others have become as coarse. And an axis with few voxels is left alone.
+# **Idea.** nnU-Net is not a new network. It is a set of rules that plan a plain U-Net from measurements of the data.
+# Your rules are a shorter version of them. A 3 x 3 x 3 kernel should cover about the same number of millimetres along
+# all axes. Therefore a thick axis is not halved at first: it **waits** until the spacings of the other axes are as
+# coarse. An axis with few voxels is not halved at all.
 #
-# **Formula.** For a patch of about $V$ voxels, with the spacing $s$ and the median shape $n$,
+# **Formula.** For a patch of about $V$ voxels, with the spacing $s$ and the median shape $n$, the size along axis $a$
+# is
 #
 # $$ p_a = \min\Bigl(\operatorname{round} \frac{(V s_1 s_2 s_3)^{1/3}}{s_a}, \; n_a\Bigr) . $$
 #
-# Then level after level: of the axes with **at least 8** voxels left, halve those whose spacing is **less than twice** the finest among
-# them. Stop when there is none to halve, or a single one, and it has fewer than 12. Last, each axis grows to the next multiple of 2 to the power of its
-# poolings: else the way up would not meet the way down.
+# Then the poolings are chosen, level after level. Consider the axes with **at least 8** voxels left. Halve those of
+# them whose spacing is **less than twice** the finest spacing among them. Stop if there is no axis to halve, or if
+# there is only one and it has fewer than 12 voxels. Finally, each axis of the patch is enlarged to the next multiple
+# of 2 to the power of its poolings. Otherwise the feature maps of decoder and encoder would differ in size.
 #
-# **By hand.** Spacing 4, 1, 1 mm, patch 16 x 30 x 30. The first pooling halves the last two axes only, since 4 is not less than 2: 16 x 15 x
-# 15 at 4, 2, 2 mm. The second: 4 is not less than 4, so again the last two: 16 x 8 x 8 (halves are rounded up) at 4, 4, 4. The third
-# halves all: 8 x 4 x 4. Only the first has 8 left, and alone it would need 12. So the strides are (1, 2, 2), (1, 2, 2), (2, 2, 2). The
-# patch becomes a multiple of 2, 8, 8: 16 x 32 x 32.
+# **Worked example.** The spacing is 4, 1, 1 mm, and the patch has 16 x 30 x 30 voxels. The first pooling halves only
+# the last two axes, because 4 is not less than 2. This gives 16 x 15 x 15 voxels of 4, 2, 2 mm. The second pooling
+# does the same, because 4 is not less than 4. This gives 16 x 8 x 8 voxels (halves are rounded up) of 4, 4, 4 mm. The
+# third pooling halves all axes and gives 8 x 4 x 4 voxels. Now only the first axis has at least 8 voxels, and a single
+# axis needs 12, so the poolings end. The strides are (1, 2, 2), (1, 2, 2), (2, 2, 2). The axes of the patch must be
+# multiples of 2, 8 and 8, so the patch is enlarged to 16 x 32 x 32.
 
 
 # %% name="plan_unet" role="solution"
 def plan_unet(shapes, spacings, voxels):
     """Plan a U-Net for volumes.
 
-    Spacing: the median of each axis, in mm. Shape: every volume's at that spacing (size * spacing / new spacing, to
-    the nearest whole number), then the median of each axis. Patch: a block of about `voxels` voxels that has the same
-    millimetres along every axis, so that axis a has (voxels * product of spacings) ** (1/3) / spacing_a voxels, to the
-    nearest whole number, at most those of the median shape. Poolings, level after level: of the axes with at least
-    8 voxels left, halve (rounding up) those whose spacing is less than twice the finest spacing among them; halving
-    doubles an axis's spacing. End where there is none to halve, or only one, and it has fewer than 12 voxels. Last,
-    grow the patch to the next multiple of 2 ** poolings along each axis.
+    - Spacing: the median of each axis, in mm.
+    - Median shape: compute the shape of every volume at that spacing (size * spacing / new spacing, rounded to the
+      nearest integer), then the median of each axis.
+    - Patch: a block of about `voxels` voxels that covers the same millimetres along every axis. Therefore axis a has
+      (voxels * product of spacings) ** (1/3) / spacing_a voxels, rounded to the nearest integer, and at most those of
+      the median shape.
+    - Poolings, level after level: of the axes with at least 8 voxels left, halve (rounding up) those whose spacing is
+      less than twice the finest spacing among them. Halving doubles the spacing of an axis. Stop if there is no axis
+      to halve, or only one, and it has fewer than 12 voxels.
+    - Last, enlarge the patch to the next multiple of 2 ** poolings along each axis.
 
     shapes:   (N, 3) array, voxels of each training volume, N odd.
     spacings: (N, 3) array, mm.
-    voxels:   about so many fit into memory.
+    voxels:   approximate number of voxels that fit into memory.
 
-    Returns a dict of `spacing`, three floats; `patch`, three ints; and `strides`, for each pooling three numbers, 2
-    where it halves the axis and else 1, the first pooling first.
+    Returns a dict of `spacing`, three floats; `patch`, three ints; and `strides`, for each pooling three values, 2
+    where it halves the axis and 1 elsewhere, from the first pooling to the last.
 
     Example: plan_unet(np.array([[16, 30, 30]]), np.array([[4., 1., 1.]]), 10**6) is {"spacing": [4.0, 1.0, 1.0],
     "patch": [16, 32, 32], "strides": [[1, 2, 2], [1, 2, 2], [2, 2, 2]]}.
     """
-    ### BEGIN SOLUTION: medians of spacing and of shape, the patch, the poolings in a loop, and the multiples at last
+    ### BEGIN SOLUTION: medians of spacing and shape; the patch; the poolings in a loop; finally the multiples
     spacing = np.median(spacings, axis=0)
     shape = np.median(np.maximum(np.round(shapes * (spacings / spacing)), 1), axis=0)
     side = (voxels * spacing.prod()) ** (1 / 3)
@@ -724,44 +792,51 @@ def plan_unet(shapes, spacings, voxels):
 check(plan_unet)
 
 # %% [markdown] name="plan_unet_after"
-# Your plans for three kinds of data. Each line is an axis: its millimetres from voxel to voxel, from level to level. The numbers say how many
-# voxels are left. Watch thick axes wait.
+# The figure shows your plans for three data sets. Each line is an axis, and shows its spacing at each level. The
+# numbers are the voxels that are left along this axis. Notice that the depth is not halved at first if the slices are
+# thick.
 
 # %% name="plan_unet_figure" role="show"
 plan_for = use(plan_unet)
-kinds_of_data = {
+data_sets = {
     "brain": ((138, 170, 140), (1.0, 1.0, 1.0)),
     "prostate": ((24, 320, 320), (3.0, 0.6, 0.6)),
     "abdomen": ((100, 512, 512), (5.0, 0.8, 0.8)),
 }
 fig, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained", sharey=True)
-words = []
-for ax, (name, (shape, distance)) in zip(axes, kinds_of_data.items()):
+plans = []
+for ax, (name, (shape, distance)) in zip(axes, data_sets.items()):
     plan = plan_for(np.array([shape] * 3), np.array([distance] * 3), 112**3)
     steps = np.cumprod([[1, 1, 1], *plan["strides"]], axis=0)
-    for axis, colour, word in ((0, RED, "depth"), (1, BLUE, "height")):
+    for axis, colour, label in ((0, RED, "depth"), (1, BLUE, "height")):
         mm, left = plan["spacing"][axis] * steps[:, axis], np.array(plan["patch"])[axis] // steps[:, axis]
-        ax.plot(mm, "o-" if axis else "s--", color=colour, label=word)
+        ax.plot(mm, "o-" if axis else "s--", color=colour, label=label)
         for level, number in enumerate(left):
             where = {"va": "top", "ha": "left"} if axis else {"va": "bottom", "ha": "right"}
             ax.text(level, mm[level], f" {number} ", color=colour, fontsize=9, **where)
     size_of = " x ".join(map(str, plan["patch"]))
-    words.append(f"{name}: patch {size_of}, poolings {np.log2(steps[-1]).astype(int).tolist()}")
+    plans.append(f"{name}: patch {size_of}, poolings {np.log2(steps[-1]).astype(int).tolist()}")
     ax.set_yscale("log", base=2)
     ax.set(title=f"{name}: patch {size_of}", xlabel="level", xticks=range(len(steps)))
-axes[0].set_ylabel("mm from voxel to voxel")
+axes[0].set_ylabel("spacing in mm")
 axes[0].legend()
-show(fig, alt=f"Spacing over level for three kinds of data; thick axes stay level at first. {'; '.join(words)}.")
+show(
+    fig,
+    alt=f"Spacing at each level for three data sets; that of a thick axis is constant at first. {'; '.join(plans)}.",
+)
 
 # %% [markdown] name="train_text"
-# ## Train it
+# ## Train a planned U-Net
 #
-# Drawn patients from three scanners, each with its own shape and spacing: lungs, liver, spleen, kidneys, spine. Your `plan_unet` chooses the
-# spacing and the poolings; your `resample_spacing` brings every scan and its labels to it, which here makes 32 x 32 x 32 voxels; a
-# [3D U-Net](../course/16-promptable/unet3d.md) with these strides learns. Grey does not name an organ: the bowel is as dark as the
-# lung, the heart as bright as the spleen. Place and shape must tell.
+# The next cells train a 3D U-Net to segment lungs, liver, spleen, kidneys and spine in synthetic patients. The scans
+# come from three scanners, each with its own shape and spacing. Your `plan_unet` determines the spacing and the
+# poolings. Your `resample_spacing` resamples every scan and its labels to this spacing; at CPU scale, every volume
+# then has 32 x 32 x 32 voxels. The network is a [3D U-Net](../course/16-promptable/unet3d.md) with the planned
+# strides. Intensity alone does not determine the organ: gas in the bowel is as dark as the lung, and the heart is as
+# bright as the spleen. So the network also has to use position and shape.
 #
-# The rival knows places only: an **atlas**, at each voxel the organ that most training patients have there.
+# The baseline uses only the position. It is an **atlas**, which predicts at each voxel the organ that most training
+# patients have there.
 
 # %% name="data" role="train"
 import time
@@ -774,19 +849,20 @@ SCANNERS = (((32, 32, 32), (9, 8.25, 11)), ((24, 48, 64), (12, 5.5, 5.5)), ((48,
 
 
 def affordable(function, *arguments, longest=0.3):
-    """Yours, if a call takes at most `longest` seconds; else the library's, so that the training begins soon."""
+    """Your function if a call takes at most `longest` seconds; else the library's, so that the training begins soon."""
     mine, start = use(function), time.process_time()
     mine(*arguments)
     if (spent := time.process_time() - start) <= longest:
         return mine
     print(
-        f"(Your {function.__name__} takes {spent:.1f} seconds a call. It may be right, but the library's is used here.)"
+        f"(Your {function.__name__} takes {spent:.1f} seconds per call. It may be correct, but this training uses the "
+        "library's function.)"
     )
     return next(exercise.reference for exercise in exercises if exercise.name == function.__name__)
 
 
 def scan(count, seed, finer):
-    """Patients, each in the next scanner: dicts of hu, semantic and spacing."""
+    """Render patients, with the three scanners in turn: dicts of hu, semantic and spacing."""
     patients = []
     for i in tqdm(range(count), "scan", unit="patient"):
         shape, distance = SCANNERS[i % 3]
@@ -796,29 +872,29 @@ def scan(count, seed, finer):
 
 
 def prepare(patients, spacing):
-    """All at one spacing: two windows of grey values (N, 2, D, H, W), and labels (N, D, H, W)."""
+    """Resample all patients to one spacing: two intensity windows (N, 2, D, H, W), and labels (N, D, H, W)."""
     scans, labels = [], []
-    for one in patients:
-        given = list(one["spacing"]), list(spacing)
-        scans.append(torch.as_tensor(np.asarray(bring(one["hu"].numpy(), *given, False))).float())
-        labels.append(torch.as_tensor(np.asarray(bring(one["semantic"].numpy(), *given, True))).long())
+    for patient in patients:
+        old_new = list(patient["spacing"]), list(spacing)
+        scans.append(torch.as_tensor(np.asarray(resample(patient["hu"].numpy(), *old_new, False))).float())
+        labels.append(torch.as_tensor(np.asarray(resample(patient["semantic"].numpy(), *old_new, True))).long())
     hu = torch.stack(scans)
-    soft, all_of_it = (hu.clamp(-160, 240) - 40) / 150, (hu.clamp(-1000, 400) + 300) / 500
-    return torch.stack([soft, all_of_it], dim=1), torch.stack(labels)
+    soft_tissue, full_range = (hu.clamp(-160, 240) - 40) / 150, (hu.clamp(-1000, 400) + 300) / 500
+    return torch.stack([soft_tissue, full_range], dim=1), torch.stack(labels)
 
 
 # %% [markdown] name="loss_text"
-# The loss is cross-entropy, in which rare organs weigh more, plus one minus the Dice of the organs. Each volume is made a little brighter or
-# darker at each step.
+# The loss is a cross-entropy with larger weights for rare organs, plus one minus the mean Dice of the organs. As
+# augmentation, each volume is made a little brighter or darker in each iteration.
 
 
 # %% name="organ_loss" role="train"
 def organ_loss(logits, target):
-    """Cross-entropy with weights, and one minus the mean Dice of the organs."""
+    """Weighted cross-entropy, plus one minus the mean Dice of the organs."""
     weights = torch.tensor([0.3, 0.6, 1.0, 6.0, 3.0, 2.0], device=logits.device)
-    given, true = logits.softmax(dim=1), F.one_hot(target, len(ORGANS)).movedim(-1, 1)
-    shared, both = (given * true).sum((0, 2, 3, 4)), (given + true).sum((0, 2, 3, 4))
-    return F.cross_entropy(logits, target, weight=weights) + 1 - ((2 * shared + 1) / (both + 1))[1:].mean()
+    p, y = logits.softmax(dim=1), F.one_hot(target, len(ORGANS)).movedim(-1, 1)
+    intersection, areas = (p * y).sum((0, 2, 3, 4)), (p + y).sum((0, 2, 3, 4))
+    return F.cross_entropy(logits, target, weight=weights) + 1 - ((2 * intersection + 1) / (areas + 1))[1:].mean()
 
 
 # %% name="train" role="train"
@@ -829,13 +905,15 @@ SCALE = "gpu" if torch.cuda.is_available() else "cpu"
 finer, count, new_count, width, steps = {"cpu": (1, 21, 9, 8, 280), "gpu": (2, 63, 15, 16, 1500)}[SCALE]
 device = "cuda" if SCALE == "gpu" else "cpu"
 if SCALE == "cpu":
-    torch.set_num_threads(1)  # so small a net gains little from more threads
+    torch.set_num_threads(1)  # for such a small network, more threads bring little
 patients, new_patients = scan(count, 16, finer), scan(new_count, 17, finer)
 first, wide = patients[0], patients[1]
-bring = affordable(resample_spacing, wide["hu"].numpy(), list(wide["spacing"]), list(first["spacing"]), False)
-shapes, spacings = (np.array(rows) for rows in zip(*[(one["hu"].shape, one["spacing"]) for one in patients]))
+resample = affordable(resample_spacing, wide["hu"].numpy(), list(wide["spacing"]), list(first["spacing"]), False)
+shapes, spacings = (
+    np.array(rows) for rows in zip(*[(patient["hu"].shape, patient["spacing"]) for patient in patients])
+)
 plan = use(plan_unet)(shapes, spacings, (40 * finer) ** 3)
-(volumes, labels), (new_volumes, new_labels) = (prepare(some, plan["spacing"]) for some in (patients, new_patients))
+(volumes, labels), (new_volumes, new_labels) = (prepare(group, plan["spacing"]) for group in (patients, new_patients))
 print("plan:", plan, "\nvolumes:", tuple(volumes.shape))
 
 torch.manual_seed(0)
@@ -855,146 +933,165 @@ for loss in bar:
 atlas = F.one_hot(labels, len(ORGANS)).sum(dim=0).argmax(dim=-1)
 net.eval()
 with torch.no_grad():
-    found = torch.cat([net(one[None].to(device)).argmax(dim=1).cpu() for one in new_volumes])
+    predictions = torch.cat([net(volume[None].to(device)).argmax(dim=1).cpu() for volume in new_volumes])
 
 
-def dice(answer, truth, organ):
-    """Of one organ in one patient."""
-    one, other = answer == organ, truth == organ
-    return float(2 * (one & other).sum() / (one.sum() + other.sum()).clamp(min=1))
+def dice(prediction, target, organ):
+    """Dice of one organ in one patient."""
+    p, y = prediction == organ, target == organ
+    return float(2 * (p & y).sum() / (p.sum() + y.sum()).clamp(min=1))
 
 
 table = {}
-for name, answers in (("atlas", atlas.expand_as(new_labels)), ("3D U-Net", found)):
-    table[name] = [[dice(a, t, k) for k in range(1, len(ORGANS))] for a, t in zip(answers, new_labels)]
+for name, segmentations in (("atlas", atlas.expand_as(new_labels)), ("3D U-Net", predictions)):
+    table[name] = [[dice(p, y, k) for k in range(1, len(ORGANS))] for p, y in zip(segmentations, new_labels)]
 print(f"{'Dice':10}" + "".join(f"{organ:>8}" for organ in ORGANS[1:]) + f"{'mean':>8}   on {new_count} new patients")
 for name, rows in table.items():
     means = np.mean(rows, axis=0)
     print(f"{name:10}" + "".join(f"{value:8.3f}" for value in means) + f"{means.mean():8.3f}")
 
 # %% [markdown] name="train_after"
-# The atlas is no straw man: bodies are alike, and the lungs are where lungs are. Where does it not help to know the place? Look at the
-# columns of spleen and kidneys: small organs, which lie a little elsewhere in everybody. One voxel of error at the outline costs
-# a small organ more Dice than a large one, so do not compare columns with each other; compare rows.
+# The atlas is a serious baseline: bodies are similar, and the lungs are in nearly the same position in all patients.
+# Where is position not enough? Look at the columns of spleen and kidneys. These organs are small, and their position
+# varies between patients. An error of one voxel along the outline lowers the Dice of a small organ more than that of a
+# large one. So compare the two rows within a column, but not the columns with each other.
 #
-# Nobody was scanned here, and none of these numbers says anything about medicine. They say that the steps fit together: spacing,
-# plan, strides, loss, metric. In one run on a CPU we measured a mean Dice of 0.85 for the 3D U-Net and of 0.67 for the atlas.
-# The GPU scale, with 64 x 64 x 64 voxels and 1,500 steps, we have not measured. The
-# [page of results](../course/results.md) has the 3D U-Net of the library on larger volumes.
+# The patients are synthetic, and none of these results has a medical meaning. They only show that the parts of the
+# pipeline work together: spacing, plan, strides, loss and metric. In one run on a CPU we measured a mean Dice of 0.85
+# for the 3D U-Net and of 0.67 for the atlas. We have not measured the GPU scale, with 64 x 64 x 64 voxels and 1,500
+# iterations. The [page of results](../course/results.md) lists the library's 3D U-Net on larger volumes.
 
 # %% name="train_figure" role="train"
 by_patient = np.mean(table["3D U-Net"], axis=1)
 fig, axes = plt.subplots(2, 4, figsize=(12, 6), layout="constrained")
 for row, i, word in zip(axes, (int(by_patient.argmax()), int(by_patient.argmin())), ("best", "worst")):
-    whose = {"truth": new_labels[i], "found": found[i]}
-    views = [(who, view) for view in ("axial", "coronal") for who in whose]
-    for ax, (who, view) in zip(row, views):
-        one = extract_slice(
-            {"hu": 500 * new_volumes[i, 1] - 300, "semantic": whose[who], "spacing": plan["spacing"]}, view, 55
+    sources = {"ground truth": new_labels[i], "prediction": predictions[i]}
+    views = [(source, view) for view in ("axial", "coronal") for source in sources]
+    for ax, (source, view) in zip(row, views):
+        section = extract_slice(
+            {"hu": 500 * new_volumes[i, 1] - 300, "semantic": sources[source], "spacing": plan["spacing"]}, view, 55
         )
-        ax.imshow(overlay(apply_window(one.hu, 40, 400), one.labels), aspect=one.aspect, interpolation="nearest")
+        ax.imshow(
+            overlay(apply_window(section.hu, 40, 400), section.labels), aspect=section.aspect, interpolation="nearest"
+        )
         ax.set(xticks=[], yticks=[])
-        ax.set_title(f"{who}, {view}", fontsize=10)
+        ax.set_title(f"{source}, {view}", fontsize=10)
     row[0].set_ylabel(f"{word}: Dice {by_patient[i]:.2f}")
 show(
     fig,
-    alt="Slices of two new patients, truth beside what was found, from below and from the front. "
-    f"Mean Dice {by_patient.max():.2f} for the best patient and {by_patient.min():.2f} for the worst.",
+    alt="Axial and coronal slices of two new patients, each with the ground truth beside the prediction. "
+    f"The mean Dice is {by_patient.max():.2f} for the best patient and {by_patient.min():.2f} for the worst.",
 )
 
 # %% [markdown] name="own_text"
-# ## SAM on your own picture
+# ## SAM on a photograph of your own
 #
-# Write the path of a photograph into the cell, and where you click. With a GPU the real SAM with ViT-B answers; its weights, 375 MB, are
-# fetched from the authors' address the first time. Without one, or without a connection, the small SAM stands in. It has seen
-# drawn scenes only: try it on a photograph, and see what "zero-shot" needs. Without a path, a drawn street is asked.
+# Enter the path of a photograph in the cell, and the position of your click. With a GPU, the original SAM with ViT-B
+# predicts the masks. Its weights (375 MB) are downloaded from the authors' address the first time. Without a GPU or
+# without a connection, the small SAM is used. It was trained on synthetic scenes only. Try it on a photograph: its
+# masks show that zero-shot use depends on the training data. Without a path, the cell uses a synthetic street.
 
 # %% name="own" role="train"
 from PIL import Image
 from segedu.datasets.street import draw_street
 from segedu.weights import WeightsError
 
-PHOTO, CLICK = "", (0.23, 0.67)  # a path; the click as parts of width and height
+PHOTO, CLICK = "", (0.23, 0.67)  # a path; the click relative to width and height, from 0 to 1
 if PHOTO:
     colours = np.array(Image.open(PHOTO).convert("RGB"))
     photo = torch.from_numpy(colours).permute(2, 0, 1) / 255
 else:
     photo = draw_street((16, 8), size=(64, 96))["image"].as_subclass(torch.Tensor)
-model, who = sam, "the small SAM"
+model, model_name = sam, "the small SAM"
 if SCALE == "gpu":
     try:
-        model, who = load("sam_vit_b"), "SAM, ViT-B"
+        model, model_name = load("sam_vit_b"), "SAM, ViT-B"
     except WeightsError as error:
-        print(f"(No ViT-B here, so the small one answers: {error})")
+        print(f"(ViT-B is not available, so the small SAM is used: {error})")
 model, (height, width_of) = model.to(device), photo.shape[1:]
 point = (CLICK[0] * (width_of - 1), CLICK[1] * (height - 1))
 with torch.no_grad():
-    seen = model.encode(photo[None].to(device))
-given = {key: value.to(device) for key, value in clicks([point]).items()}
-answer, sure = (part.cpu() for part in ask(seen, (height, width_of), model, **given))
-titles = ["your click", *(f"mask {m + 1}: guess {sure[0, m]:.2f}" for m in range(3))]
-fig = gallery([photo] * 4, [None, *(answer[0] > 0)], titles=titles, columns=4, width=3)
+    photo_embedding = model.encode(photo[None].to(device))
+prompts = {key: value.to(device) for key, value in clicks([point]).items()}
+outputs = predict_masks(photo_embedding, (height, width_of), model, **prompts)
+mask_logits, predicted_ious = (output.cpu() for output in outputs)
+titles = ["your click", *(f"mask {m + 1}: predicted IoU {predicted_ious[0, m]:.2f}" for m in range(3))]
+fig = gallery([photo] * 4, [None, *(mask_logits[0] > 0)], titles=titles, columns=4, width=3)
 for ax in fig.axes[:4]:
     draw_click(ax, point)
-show(fig, alt=f"A picture with a click, and three masks of {who}. {'; '.join(titles[1:])}.")
+show(fig, alt=f"An image with a click, and three masks predicted by {model_name}. {'; '.join(titles[1:])}.")
 
 # %% [markdown] name="quiz"
 # ## Quiz
 #
-# **1.** Find the slip: "The user moved the click, so the image had to be encoded anew."
+# **1.** Find the error: "The user moved the click, so the image had to be encoded again."
 #
 # <details><summary>Answer</summary>
-# The embedding does not depend on the click. Only prompt encoder and decoder run again; that is why your cells could ask at 256 places of
-# one image and encode it once.
+# The image embedding does not depend on the click. Only the prompt encoder and the mask decoder run again. This is why
+# your cells encoded an image once and then used 256 clicks on it.
 # </details>
 #
-# **2.** Why are the frequencies of the prompt encoder never trained, and yet saved with the weights?
+# **2.** Why are the frequencies of the prompt encoder never trained, but saved with the weights?
 #
 # <details><summary>Answer</summary>
-# They were drawn once, and all other weights have learnt with just these waves. With others, every click would be somewhere else.
+# The frequencies were sampled once, and all other weights were trained with them. With other frequencies, the encoding
+# of every click would mean nothing to these weights.
 # </details>
 #
-# **3.** Find the slip: "In training the mask with the highest guess learns, as it is the one that is shown."
+# **3.** Find the error: "In training, the mask with the highest predicted IoU is trained, because it is the one that
+# is shown."
 #
 # <details><summary>Answer</summary>
-# The one with the least loss learns. At first guesses mean nothing, and a mask that is chosen by chance would take everything. The guess decides in use,
-# where no truth is there.
+# The mask with the smallest loss is trained. At first the predicted IoUs are meaningless, and a mask that is chosen by
+# chance could be the only one that is ever trained. The predicted IoU determines the mask at inference, where there is
+# no ground truth.
 # </details>
 #
-# **4.** A mask has a stability of 1, and its true IoU is 0.1. How can that be?
+# **4.** A mask has a stability of 1, and its actual IoU is 0.1. How is this possible?
 #
 # <details><summary>Answer</summary>
-# A clear edge is not the right edge: a shadow, or a stripe on a shirt, has one too. Stability knows nothing of objects.
+# A sharp edge is not always the edge of the object: a shadow or a stripe on a shirt has a sharp edge too. Stability
+# does not measure whether a mask fits an object.
 # </details>
 #
-# **5.** A detector finds one object twice, with scores of 0.9 and 0.6. SAM has one mask of it, and one of its neighbour. What does your
-# `label_by_detector` do with a low threshold?
+# **5.** A detector detects one object twice, with scores of 0.9 and 0.6. SAM predicts one mask of this object, and one
+# of its neighbour. What does your `label_by_detector` do with a low threshold?
 #
 # <details><summary>Answer</summary>
-# The first takes the object. The second takes the neighbour, if that overlaps its box enough: a wrong name. A threshold, or
-# suppression of doubles before it, prevents that.
+# The first detection takes the mask of the object. The second one takes the mask of the neighbour, if its IoU with the
+# box reaches the threshold, so the neighbour may get a wrong label. A higher threshold prevents this, and so does
+# non-maximum suppression of the detections.
 # </details>
 #
-# **6.** A volume of 100 slices, 5 mm apart, with pixels of 1 mm. Resampled to 1 mm it has 500 slices. Is there more in it than before?
+# **6.** A volume has 100 slices, 5 mm apart, and pixels of 1 mm. After resampling to 1 mm it has 500 slices. Does it
+# contain more information than before?
 #
 # <details><summary>Answer</summary>
-# No. 400 slices are made up: copies, as 5 is more than 3. The labels between are made up, too; Dice on them is not Dice on what was
-# drawn. Predictions are resampled back to the spacing of the scan and measured there.
+# No. The ratio of the spacings is 5, which is more than 3, so 400 of the 500 slices are copies. The labels of these
+# slices are copies too, so a Dice computed on them is not the Dice on the slices that were annotated. Therefore
+# predictions are resampled back to the spacing of the scan before they are evaluated.
 # </details>
 #
-# **7.** Find the slip: "All three axes are pooled five times, so that the network sees everything."
+# **7.** Find the error: "The volume has 24 slices, 5 mm apart, and pixels of 1 mm. All three axes are pooled five
+# times, so that the network has a large receptive field."
 #
 # <details><summary>Answer</summary>
-# A thin axis of 24 slices would end after three, at 3 slices; and kernels that see 3 mm to the side and 15 mm in depth from the
-# first level on mix what is far apart. The thick axis waits.
+# After three poolings, only 3 of the 24 slices are left, so the depth cannot be pooled five times. Moreover, if all
+# axes are pooled equally, a 3 x 3 x 3 kernel of the first level covers 3 mm within a slice but 15 mm in depth, and
+# this ratio is the same at every level. The kernels then combine features that are far apart in depth. The thick axis
+# should wait.
 # </details>
 
 # %% [markdown] name="next"
 # ## What next
 #
-# - [The pages of chapter 16](../course/16-promptable/index.md): SAM, the loop of labelling, volumes, nnU-Net.
-# - SAM's own limits are 0.88 and 0.95; ours are 0.4 and 0.5, for a small network. Change `LEAST_STABILITY` to 0.8, and to 0. How many masks stay, and how many objects are found?
-# - In the figure of exercise 2, let the click mean the object nine times out of ten. What are the guesses then?
-# - Plan with `plan_unet` for volumes of your own hospital, lab, or hard disk. Which axis waits?
-# - **The capstone.** You have met every part: data, losses, networks, metrics, labels. Now choose a problem of your own and carry it from
-#   images to a report: [the capstone's notebook](capstone.ipynb), and [what it asks for](../course/capstone.md).
+# - [The pages of chapter 16](../course/16-promptable/index.md): SAM, the annotation loop, volumes, and nnU-Net.
+# - SAM's own thresholds are 0.88 for the predicted IoU and 0.95 for the stability. Ours are 0.4 and 0.5, because the
+#   network is small. Change `MIN_STABILITY` to 0.8, and then to 0. How many masks are kept, and how many objects are
+#   segmented?
+# - Change the figure of exercise 2 so that the click means the object in nine of ten training examples. What are the
+#   predicted IoUs now?
+# - Use `plan_unet` for volumes of your own. Which axis waits?
+# - **The capstone.** You have now worked with data, losses, networks, metrics and labels. Choose a problem of your own
+#   and solve it, from the images to a report: see [the capstone's notebook](capstone.ipynb) and [its
+#   requirements](../course/capstone.md).

@@ -1,15 +1,17 @@
 # %% [markdown] name="title"
-# # Capstone: your own method, measured as you would trust it
+# # Capstone: a method of your own, and a report that others can trust
 #
-# Sixteen labs told you what to write. Here nobody does. Pick a data set, build something that beats a plain baseline, and
-# report it so that a stranger believes you: three metrics, every training with at least two seeds, a test set that nothing
-# was fitted to, and a look at the ten images that went worst.
+# In the sixteen labs, the functions that you write are specified in advance. Here you decide yourself what to write.
+# You choose a data set, build a method that is better than a simple baseline, and report the results in a way that
+# convinces a sceptical reader. The report has at least three metrics, at least two seeds for every trained method, a
+# test set on which nothing was trained or chosen, and an analysis of the ten images with the lowest scores.
 #
-# **Time**: 4 hours, a GPU is not needed. **What counts** is on the [page of the capstone](../course/capstone.md),
-# with the rubric. A table that is honest and explained earns more than a high number.
+# **Time**: 4 hours; no GPU is needed. **Prerequisites**: the chapters and labs that match your data set. They are
+# listed on the [page of the capstone](../course/capstone.md), which also explains the rubric. An honest table with a
+# good explanation earns more points than a high score.
 #
-# Every cell below that ends in `NotImplementedError` is yours. The last cell looks at your report and says what it lacks.
-# Save the notebook with its outputs: that is what you hand in.
+# Every cell below that ends in `NotImplementedError` is yours to complete. The last cell checks your report and lists
+# what it lacks. Save the notebook with its outputs. This file is what you hand in.
 
 # %% name="setup"
 # @title Setup: run this cell first { display-mode: "form" }
@@ -28,21 +30,23 @@ setup()
 # %% [markdown] name="question"
 # ## 1. The question
 #
-# In three sentences: which data (`cells`, `street` or `volume`), what is to be found, and what you expect to go wrong.
+# Write three sentences: which data set you use (`cells`, `street` or `volume`), what your method should segment, and
+# which errors you expect.
 
 # %% [markdown] name="question_answer"
 # ### BEGIN SOLUTION: three sentences
-# Drawn `cells`, 128 x 128: every nucleus as an object of its own. Nuclei touch, so that a threshold melts them.
-# I train Cellpose, which learns for each pixel the way to the middle of its nucleus, for only 100 steps of 8 windows. So I
-# expect small and dim nuclei to be lost.
+# I use synthetic `cells` of 128 x 128 pixels, and my method should segment every nucleus as a separate object. Nuclei
+# touch and a threshold merges them, so I train Cellpose, which predicts for each pixel the direction to the centre of
+# its nucleus. I train it for only 100 iterations with 8 crops each, so I expect that it misses small and dim nuclei.
 # ### END SOLUTION
 
 # %% [markdown] name="data_text"
-# ## 2. The data, and its split
+# ## 2. The data and the split
 #
-# Three sets: one to train on, one to choose settings on, one of at least ten images to test on **once**, at the end. What
-# was trained on or chosen on is given to `fingerprint` as `seen`; the leak test finds images that are in both, mirrored and
-# noisy ones too.
+# You need three sets: one for training, one for choosing settings, and a test set of at least ten images, which you
+# use only **once**, at the end. The cell applies `fingerprint` to all images. The leak test then compares the test
+# images with those that you used for training or for choosing settings. It finds images that are in both, even if they
+# are flipped or noisy.
 
 # %% name="data"
 ### BEGIN SOLUTION: DATA, the name of your data set, and three lists of its samples: train, val and test
@@ -55,18 +59,18 @@ seen = [capstone.fingerprint(sample["image"]) for sample in [*train, *val]]
 unseen = [capstone.fingerprint(sample["image"]) for sample in test]
 leaking = capstone.leaks(seen, unseen)
 print(
-    f"{len(train)} to train on, {len(val)} to choose on, {len(test)} to test on; {len(leaking)} of the test were seen."
+    f"{len(train)} training, {len(val)} validation and {len(test)} test images; {len(leaking)} test images are leaked."
 )
 
 # %% [markdown] name="metrics_text"
-# ## 3. What is measured
+# ## 3. The metrics
 #
-# At least three metrics. The first one decides which images are worst: it has to say something about a single image, and
-# the higher it is, the better. Shares are numbers from 0 to 1, not percent. Say in a sentence each what the metric does not
-# see. Chapters 4 and 13 are about that.
+# Choose at least three metrics. The first one determines which images are worst, so it has to be defined for a single
+# image, and higher values have to be better. Give fractions as numbers from 0 to 1, not as percentages. For each
+# metric, state in one sentence which errors it does not detect. Chapters 4 and 13 discuss this.
 
 # %% name="metrics"
-### BEGIN SOLUTION: METRICS, a tuple of names, and measure(prediction, sample) -> a value for each
+### BEGIN SOLUTION: METRICS, a tuple of names, and measure(prediction, sample), which returns one value per metric
 from segedu.metrics.instance import instance_metrics
 from segedu.metrics.semantic import binary_dice
 
@@ -74,10 +78,10 @@ METRICS = ("accuracy at IoU 0.5", "accuracy at IoU 0.8", "Dice of the foreground
 
 
 def measure(prediction, sample):
-    """Accuracy is TP / (TP + FP + FN): it does not see how good a match is. Dice does not see objects."""
-    truth = sample["label_map"]
-    found = instance_metrics(prediction, truth, [0.5, 0.8])["accuracy"].tolist()
-    return (*found, binary_dice(prediction > 0, truth > 0))
+    """Accuracy, TP / (TP + FP + FN), does not measure how accurate a matched mask is. Dice ignores merged objects."""
+    target = sample["label_map"]
+    accuracies = instance_metrics(prediction, target, [0.5, 0.8])["accuracy"].tolist()
+    return (*accuracies, binary_dice(prediction > 0, target > 0))
 
 
 ### END SOLUTION
@@ -85,11 +89,13 @@ def measure(prediction, sample):
 # %% [markdown] name="methods_text"
 # ## 4. The methods
 #
-# First a **baseline** that learns nothing: without it, nobody knows what a number is worth. Then yours. A training is a
-# function of its seed, and everything random comes from that seed. A method that draws nothing at random has the seed `None`.
+# Begin with a **baseline** that needs no training. Without a baseline, a reader cannot judge whether a score is high.
+# Then add a method of your own. Write each method as a function of its seed that returns a function from an image to a
+# prediction. In a training, everything random has to depend on this seed only. A method without randomness has the
+# seed `None`.
 
 # %% name="methods"
-### BEGIN SOLUTION: METHODS, names and functions: (seed) -> a function from an image to a prediction; BASELINE, a name
+### BEGIN SOLUTION: METHODS, a dict from names to functions (seed) -> (image -> prediction); BASELINE, a name
 from segedu.recipes.baselines import OtsuWatershed
 from segedu.instance.cellpose.cellpose import Cellpose, cellpose_loss, cellpose_targets, postprocess
 from segedu.training import train_steps
@@ -99,30 +105,35 @@ BASELINE, STEPS = OtsuWatershed.name, 100
 
 
 def threshold(seed):
-    """Nothing is drawn at random, so the seed is not looked at."""
+    """Otsu's threshold and a watershed. Nothing is random, so the seed is ignored."""
     return lambda image: OtsuWatershed()(image[None])[0]
 
 
-def windows(generator):
-    """Batches of eight windows of 64 x 64, mirrored at random, and their targets."""
+def random_crops(generator):
+    """Batches of eight crops of 64 x 64 pixels, randomly flipped, and their targets."""
     for _ in range(STEPS):
-        cut = []
+        crops = []
         for pick in torch.randint(len(train), (8,), generator=generator).tolist():
-            top, left, across = torch.randint(0, 65, (3,), generator=generator).tolist()
+            top, left, flip = torch.randint(0, 65, (3,), generator=generator).tolist()
             image, cells = (train[pick][key][..., top : top + 64, left : left + 64] for key in ("image", "label_map"))
-            cut.append((image.flip(-1), cells.flip(-1)) if across > 32 else (image, cells))
-        targets = [cellpose_targets(cells) for _, cells in cut]
-        yield torch.stack([image for image, _ in cut]), {k: torch.stack([t[k] for t in targets]) for k in targets[0]}
+            crops.append((image.flip(-1), cells.flip(-1)) if flip > 32 else (image, cells))
+        targets = [cellpose_targets(cells) for _, cells in crops]
+        yield torch.stack([image for image, _ in crops]), {k: torch.stack([t[k] for t in targets]) for k in targets[0]}
 
 
 def cellpose(seed):
-    """A narrow Cellpose, STEPS steps."""
+    """A Cellpose with few channels, trained for STEPS iterations."""
     torch.manual_seed(seed)
     net = Cellpose(3, [8, 16, 32, 64])
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=STEPS)
     steps = train_steps(
-        net, windows(torch.Generator().manual_seed(seed)), cellpose_loss, optimizer, scheduler=schedule, clip_norm=1.0
+        net,
+        random_crops(torch.Generator().manual_seed(seed)),
+        cellpose_loss,
+        optimizer,
+        scheduler=schedule,
+        clip_norm=1.0,
     )
     for _ in tqdm(steps, f"cellpose, seed {seed}", STEPS):
         pass
@@ -137,86 +148,95 @@ METHODS = {BASELINE: threshold, "Cellpose": cellpose}
 # %% [markdown] name="run_text"
 # ## 5. Train and measure
 #
-# A training for each method and seed, then the mean of each metric over the test images. An image on which the first metric
-# says nothing has the score NaN; say what you do with it in the mean.
+# Train each method once per seed. Then compute the mean of each metric over the test images. If the first metric is
+# not defined for an image, the score of this image is NaN. In that case, state how the mean treats it. The next cells
+# use two lists with one entry per test image, for your best method: `predictions`, and `scores`, the values of the
+# first metric.
 
 # %% name="run"
-### BEGIN SOLUTION: rows, a list of capstone.Row(method, seed, values); of your best method: predictions, scores, one a test image
+### BEGIN SOLUTION: rows, a list of capstone.Row(method, seed, values); predictions and scores: of your best method
 rows, by_method = [], {}
 for name, start in METHODS.items():
     for seed in [None] if name == BASELINE else [0, 1]:
         predict = start(seed)
         predictions = [predict(sample["image"]) for sample in test]
-        values = torch.tensor([measure(found, sample) for found, sample in zip(predictions, test, strict=True)])
+        values = torch.tensor(
+            [measure(prediction, sample) for prediction, sample in zip(predictions, test, strict=True)]
+        )
         rows.append(capstone.Row(name, seed, tuple(values.mean(0).tolist())))
         by_method[name] = predictions, values[:, 0].tolist()
 predictions, scores = by_method["Cellpose"]
 ### END SOLUTION
 
 # %% [markdown] name="worst_text"
-# ## 6. The ten worst
+# ## 6. The ten worst images
 #
-# Look at them before you explain them. What do they have in common? A suspicion can be counted.
+# Look at the images before you explain the errors. What do they have in common? If you suspect a cause, count how
+# often it occurs.
 
 # %% name="worst"
 from segedu.viz import gallery, show
 
 ranked = capstone.worst(scores)
 titles = [f"{i}: {scores[i]:.2f}" for i in ranked]
-### BEGIN SOLUTION: a picture of the images in `ranked`: prediction, and the truth beside or below it
+### BEGIN SOLUTION: a picture of the images in `ranked`: the prediction, and the ground truth beside or below it
 images = [test[i]["image"] for i in ranked]
 maps = [[predictions[i] for i in ranked], [test[i]["label_map"] for i in ranked]]
-fig = gallery(images * 2, maps[0] + maps[1], titles=[*titles, *["truth"] * len(ranked)], columns=5, width=1.2)
-show(fig, alt=f"The {len(ranked)} images with the lowest accuracy, found above and true below, numbers {ranked}.")
+fig = gallery(images * 2, maps[0] + maps[1], titles=[*titles, *["ground truth"] * len(ranked)], columns=5, width=1.2)
+alt = f"The {len(ranked)} images with the lowest accuracy, {ranked}: predictions above, ground truth below."
+show(fig, alt=alt)
 ### END SOLUTION
 
 
 # %% name="why"
-### BEGIN SOLUTION: WORST_BECAUSE, one sentence for each image of `ranked`, in this order: what went wrong, and why
-def lost(found, sample):
-    """Of each nucleus without a match: what became of it, and whether it is dimmer than the mean of all in the image."""
-    truth, image = (sample[key].as_subclass(torch.Tensor) for key in ("label_map", "image"))
-    for number in truth.unique()[1:].tolist():
-        nucleus = truth == number
-        label = found[nucleus].mode().values
-        if label == 0 or (nucleus & (found == label)).sum() < 0.5 * (nucleus | (found == label)).sum():
-            shared = label > 0 and (truth[found == label] != number).float().mean() > 0.5
-            became = "merged with its neighbour" if shared else "overlooked" if label == 0 else "cut short"
+### BEGIN SOLUTION: WORST_BECAUSE, one sentence per image of `ranked`, in the same order: what is wrong, and why
+def unmatched(prediction, sample):
+    """For each unmatched nucleus: the error, and whether the nucleus is dimmer than the image's nuclei on average."""
+    target, image = (sample[key].as_subclass(torch.Tensor) for key in ("label_map", "image"))
+    for number in target.unique()[1:].tolist():
+        nucleus = target == number
+        label = prediction[nucleus].mode().values
+        if label == 0 or (nucleus & (prediction == label)).sum() < 0.5 * (nucleus | (prediction == label)).sum():
+            merged = label > 0 and (target[prediction == label] != number).float().mean() > 0.5
+            error = "merged with its neighbour" if merged else "missed" if label == 0 else "segmented inaccurately"
             edge = nucleus[[0, -1]].any() or nucleus[:, [0, -1]].any()
-            what = "a piece that the border leaves" if edge else "a whole nucleus"
-            yield f"{what} is {became}", bool(image[:, nucleus].mean() < image[:, truth > 0].mean())
+            what = "a nucleus at the border" if edge else "a whole nucleus"
+            yield f"{what} is {error}", bool(image[:, nucleus].mean() < image[:, target > 0].mean())
 
 
-losses = [list(lost(predictions[i], test[i])) for i in ranked]
-EXTRA = "no nucleus is lost, but a prediction matches no nucleus"
-WORST_BECAUSE = [f"{len(every)} lost: {', '.join(why for why, _ in every)}" if every else EXTRA for every in losses]
-together = [pair for every in losses for pair in every]
+errors = [list(unmatched(predictions[i], test[i])) for i in ranked]
+EXTRA = "every nucleus is matched, but a prediction matches no nucleus"
+WORST_BECAUSE = [
+    f"{len(pairs)} unmatched: {', '.join(why for why, _ in pairs)}" if pairs else EXTRA for pairs in errors
+]
+together = [pair for pairs in errors for pair in pairs]
 at_edge, dim = sum("border" in why for why, _ in together), sum(dim for _, dim in together)
-print(
-    f"{len(together)} nuclei are lost: {at_edge} at the border, {dim} dimmer than the mean of their image.", end="\n\n"
-)
+print(f"{len(together)} nuclei are unmatched: {at_edge} at the border, {dim} dimmer than average in their image.\n")
 print("\n".join(f"{i}: {why}" for i, why in zip(ranked, WORST_BECAUSE, strict=True)))
 ### END SOLUTION
 
 # %% [markdown] name="discussion"
 # ## 7. What you learnt
 #
-# Half a page: what the table says and what it does not; whether the gap to the baseline is larger than that between seeds;
-# what you would try next, and how you would know that it helped.
+# Write half a page. What does the table show, and what does it not show? Is the difference from the baseline larger
+# than the difference between seeds? What would you try next, and how would you find out whether it helps?
 #
 # ### BEGIN SOLUTION: half a page
-# Cellpose is far ahead of the threshold by all three metrics, and the gap is many times that between its two seeds. By Dice
-# the threshold does not look so bad: it finds most pixels, but cannot say where one nucleus ends. I expected small and dim
-# nuclei to be lost. Small is right: most of what is lost are pieces that the border of the image leaves, and they melt into
-# their neighbours. Dim is wrong: fewer than half of the lost ones are dimmer than the others. Two seeds are few: with 60
-# steps in place of 100 one of them learnt nearly nothing, and one seed alone would not have told me. Next I would train on
-# windows of whole images, borders included, and see on images that I have not looked at yet whether the pieces come back.
+# By all three metrics, Cellpose is much better than the threshold, and the difference is many times larger than that
+# between its two seeds. By Dice the threshold is not bad: it finds most foreground pixels, but it cannot separate
+# nuclei that touch. I expected that small and dim nuclei would be missed. The first part is right: most unmatched
+# nuclei are small, because they are cut by the border of the image, and they are merged with their neighbours. The
+# second part is wrong: fewer than half of the unmatched nuclei are dimmer than the others. Two seeds are few. With 60
+# iterations instead of 100, one of the seeds learnt almost nothing, and with a single seed I could have missed that.
+# Next, I would train on crops that include the borders of the images, and measure on images that I have not used yet
+# whether the nuclei at the border are segmented.
 # ### END SOLUTION
 
 # %% [markdown] name="report_text"
 # ## 8. The report
 #
-# Run this cell last and save. It keeps the report in its output; who reads it runs nothing of yours.
+# Run this cell last, and save the notebook. The output of the cell contains the report, so a reader does not have to
+# run your code.
 
 # %% name="report"
 report = capstone.Report(

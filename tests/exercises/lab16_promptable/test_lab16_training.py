@@ -51,4 +51,4 @@ def test_a_right_answer_that_is_too_slow_is_replaced_and_the_lab_says_so(slow, a
     given = np.zeros((2, 3, 4)), [1, 1, 1], [2, 1, 1], False
     chosen = affordable(resample_spacing, *given, longest=0.02 if slow else 60.0)
     assert (chosen is resample_spacing) != slow and chosen(*given).shape == (1, 3, 4)
-    assert ("seconds a call" in capsys.readouterr().out) == slow
+    assert ("seconds per call" in capsys.readouterr().out) == slow
