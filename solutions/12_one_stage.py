@@ -909,8 +909,8 @@ for name, (ap50, mean) in rows.items():
 
 # %% [markdown] name="score_after"
 # The result may surprise you: the focal loss does not win here. With three seeds on a CPU, we measured an AP50 of
-# 0.92, 0.92 and 0.92 if all anchors have equal weight; 0.93, 0.91 and 0.92 with the hardest three; 0.84, 0.84 and 0.85
-# with the focal loss; and 0.32 to 0.35 without non-maximum suppression. (The larger scale for a GPU has not been
+# 0.92, 0.92 and 0.92 if all anchors have equal weight; 0.93, 0.93 and 0.95 with the hardest three; 0.84, 0.85 and 0.84
+# with the focal loss; and 0.32 to 0.34 without non-maximum suppression. (The larger scale for a GPU has not been
 # measured yet.) The likely reason is the small number of anchors: of our 576 anchors, 24 have an object. Cross-entropy
 # can deal with this imbalance if the network starts with your prior. In the paper there is far more background, and
 # its Table 1 reports that the focal loss wins there. The focal loss also needs more iterations: the library's
