@@ -59,6 +59,18 @@ def test_an_unknown_mistake_shows_the_difference_and_a_crash_its_traceback(tools
     assert "ZeroDivisionError" in out.splitlines()[0] and "Traceback" in out and "probes.py" not in out
 
 
+def test_use_prints_its_note_once_per_cell(tools, capsys, monkeypatch):
+    (_, use), shell = tools, types.SimpleNamespace(execution_count=3)
+    wrong = written(lambda values: 3.0)
+    monkeypatch.setattr("builtins.get_ipython", lambda: shell, raising=False)
+    for _ in range(3):
+        use(wrong)
+    assert capsys.readouterr().out.count("uses the library's version") == 1
+    shell.execution_count = 4
+    use(wrong)
+    assert capsys.readouterr().out.count("uses the library's version") == 1, "the next cell has its own note"
+
+
 def test_use_gives_the_library_until_the_check_has_passed(tools, capsys):
     check, use = tools
     wrong, right = written(lambda values: 3.0), written(lambda values: values.mean())
