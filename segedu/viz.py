@@ -15,6 +15,7 @@ from scipy import ndimage
 
 # Okabe and Ito (2008) without black, for readers with any common kind of colour blindness.
 _OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+DENSITY = 2  # pixels of a PNG for each pixel of the page, along each axis
 _OUTCOMES = (("correct", "#009E73", ""), ("missed", "#0072B2", "////"), ("false", "#D55E00", "...."))
 
 
@@ -33,14 +34,16 @@ def palette(num: int) -> np.ndarray:
     return np.concatenate([np.zeros((0, 3)), *groups])[:num]
 
 
-def show(fig: Figure, alt: str) -> None:
-    """Display a figure as a PNG with alternative text, and close it.
+def show(fig: Figure, alt: str, vector: bool = False) -> None:
+    """Display a figure with alternative text, and close it.
 
     Args:
         fig: a matplotlib figure.
         alt: describes the picture for people who cannot see it; at least 10 characters.
+        vector: display an SVG, for diagrams and plots on pages. JupyterLab shows no alternative text for it. Otherwise
+            a PNG with two pixels for each pixel of the page, so that text stays sharp on high-density screens.
     """
-    from IPython.display import Image, display
+    from IPython.display import SVG, Image, display
 
     if not isinstance(fig, Figure):
         raise TypeError(f"fig has type {type(fig).__name__}, expected a matplotlib Figure")
@@ -48,12 +51,20 @@ def show(fig: Figure, alt: str) -> None:
         raise TypeError(f"alt has type {type(alt).__name__}, expected a string that describes the picture")
     if len(alt.strip()) < 10:
         raise ValueError(f"alt is {alt!r}, expected at least 10 characters that describe the picture")
+    # without dates, versions and random names the same figure gives the same bytes
+    if vector:
+        text = io.StringIO()
+        with plt.rc_context({"svg.hashsalt": "segedu", "svg.fonttype": "path"}):
+            fig.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+        plt.close(fig)
+        display(SVG(data=text.getvalue()), metadata={"image/svg+xml": {"alt": alt}})
+        return
     buffer = io.BytesIO()
-    # without the software version the same figure gives the same bytes
-    fig.savefig(buffer, format="png", bbox_inches="tight", dpi=fig.dpi, metadata={"Software": None})
+    fig.savefig(buffer, format="png", bbox_inches="tight", dpi=DENSITY * fig.dpi, metadata={"Software": None})
     plt.close(fig)
+    width = int.from_bytes(buffer.getvalue()[16:20]) // DENSITY  # the PNG's header says how wide it is
     # Colab's IPython 7.34 has no argument `alt`; newer versions put it into the metadata too
-    display(Image(data=buffer.getvalue(), format="png", metadata={"alt": alt}))
+    display(Image(data=buffer.getvalue(), format="png", width=width, metadata={"alt": alt}))
 
 
 def _array(name: str, value: object) -> np.ndarray:

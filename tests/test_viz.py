@@ -22,7 +22,12 @@ RED = torch.zeros(3, 9, 7)
 def shown(monkeypatch) -> list[tuple[dict, dict]]:
     """What a notebook would receive: (data, metadata) of each displayed object."""
     outputs: list[tuple[dict, dict]] = []
-    monkeypatch.setattr("IPython.display.display", lambda image: outputs.append(DisplayFormatter().format(image)))
+
+    def display(image, metadata=None) -> None:
+        data, own = DisplayFormatter().format(image)
+        outputs.append((data, own | (metadata or {})))
+
+    monkeypatch.setattr("IPython.display.display", display)
     return outputs
 
 
@@ -33,6 +38,25 @@ def test_show_carries_the_alternative_text_and_closes(shown, capsys) -> None:
     assert metadata["image/png"]["alt"] == "one empty figure"
     assert "image/png" in data
     assert capsys.readouterr().out == "" and not plt.fignum_exists(fig.number)
+
+
+def test_show_writes_two_pixels_for_each_pixel_of_the_page(shown) -> None:
+    viz.show(plt.figure(figsize=(3, 2), dpi=100), "one empty figure")
+    ((data, metadata),) = shown
+    width, height = Image.open(BytesIO(base64.b64decode(data["image/png"]))).size
+    assert (width // 2, metadata["image/png"]["width"]) == (metadata["image/png"]["width"], width // 2)
+    assert 590 <= width <= 640 and 390 <= height <= 440
+
+
+def test_show_as_vector_graphics(shown) -> None:
+    for _ in range(2):
+        fig, ax = plt.subplots()
+        ax.plot([1, 2], [3, 4])
+        viz.show(fig, "one rising line", vector=True)
+        assert not plt.fignum_exists(fig.number)
+    (first, metadata), (second, _) = shown
+    assert metadata["image/svg+xml"]["alt"] == "one rising line"
+    assert first["image/svg+xml"] == second["image/svg+xml"] and "<svg" in first["image/svg+xml"]
 
 
 def test_palette() -> None:
