@@ -66,7 +66,8 @@ def run_tests(row: str, arguments: list[str]) -> dict:
     """One run of the tests: what passed and which tests failed. The whole output is kept beside the table."""
     instructions, threads = ROWS[row]
     log = OUT / f"{row}.log"
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "not prove", "-p", "no:cacheprovider", *arguments]
+    options = ["-q", "-n", "2", "-m", "not prove", "--durations=200", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, *arguments]
     started = time.monotonic()
     with busy(2 if row == "load" else 0), log.open("w") as file:
         done = subprocess.run(
