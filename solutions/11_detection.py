@@ -353,9 +353,9 @@ show(
 # ## Move the thresholds
 #
 # The scene contains a small triangle in front of a large one. The slider "lowest IoU of a positive anchor" sets `high`,
-# and the check box "best anchor of each object is positive" switches step 4 on and off. The figure calls ignored
-# anchors "neither". Without step 4, how low must the threshold be until every object has an anchor? What changes with
-# more sizes and ratios, and what with a finer grid? What is the disadvantage of step 4?
+# and the check box "best anchor of each object is positive" switches step 4 on and off. Without step 4,
+# how low must the threshold be until every object has an anchor? What changes with more sizes and ratios, and what with
+# a finer grid? What is the disadvantage of step 4?
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.anchors import explorer

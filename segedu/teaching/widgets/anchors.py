@@ -139,7 +139,7 @@ def draw_anchors(
     show(
         fig,
         f"{len(boxes)} anchors, {len(boxes) * stride**2 // SIDE**2} at each of {(SIDE // stride) ** 2} locations: "
-        f"object {sum(counts)}, neither {(matches == NEITHER).sum()}, background {(matches == BACKGROUND).sum()}. "
+        f"object {sum(counts)}, ignored {(matches == NEITHER).sum()}, background {(matches == BACKGROUND).sum()}. "
         f"Objects with an anchor: {sum(n > 0 for n in counts)} of {len(counts)}. Anchors of each: {each}.",
     )
 
@@ -241,7 +241,7 @@ def _paint_thresholds(ax: Axes, best_iou: Tensor, matches: Tensor, limits: tuple
     """Plot the best IoU of every anchor, largest first, and its label."""
     order = best_iou.argsort(descending=True, stable=True)
     rank = np.arange(1, len(best_iou) + 1)
-    labels = (("object", matches >= 0, KEPT, "o"), ("neither", matches == NEITHER, PALE, "x"))
+    labels = (("object", matches >= 0, KEPT, "o"), ("ignored", matches == NEITHER, PALE, "x"))
     for name, selected, colour, marker in (*labels, ("background", matches == BACKGROUND, REMOVED, ".")):
         is_selected = selected[order].numpy()
         ax.plot(

@@ -230,7 +230,7 @@ WRONG = [
     Wrong(
         "what is lost",
         _dividing(lambda small, large: (large - small) / large.clamp(min=1)),
-        "You return the share of the larger mask that is lost. Return the share that remains.",
+        "You return the fraction of the larger mask that is lost. Return the fraction that remains.",
         RATIO,
     ),
     Wrong(
