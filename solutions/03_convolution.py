@@ -506,8 +506,9 @@ def receptive_field(layers):
     layers: list of tuples (name, kernel_size, stride, padding, dilation), from input to output;
             the name is "conv" or "pool"; the list may be empty
 
-    Returns a tuple of three integers (size, jump, padding): output pixel u depends on `size` input
-    pixels, starting at pixel u * jump - padding. Without any layer, returns (1, 1, 0).
+    Returns a tuple of three integers (size, jump, padding): the receptive field of output pixel u is a
+    range of `size` input pixels, starting at pixel u * jump - padding. Without any layer, returns
+    (1, 1, 0).
     """
     ### BEGIN SOLUTION: start with (1, 1, 0), and update the three values for each layer
     size, jump, start = 1, 1, 0
