@@ -2,8 +2,8 @@
 # # Lab 1: What is segmentation?
 #
 # One street scene can be described by a single label, by boxes, or by a class at every pixel. Each of these
-# descriptions is an array or a list. In this lab you convert them into one another, with a few lines of code for each
-# conversion. All later labs use the same arrays.
+# descriptions is an array or a list. In this lab you convert several of them into one another, with a few lines of
+# code for each conversion. Most later labs use the same arrays.
 #
 # **After this lab you can**
 #
@@ -33,7 +33,7 @@
 # the same image. The next figure shows the five outputs for one street. The street is synthetic, so its ground truth
 # is exact and costs nothing to annotate.
 #
-# The title of each panel names a task and the arrays that it outputs. *Things* are classes whose objects can be
+# The title of each panel names a task and the arrays of its output. *Things* are classes whose objects can be
 # counted (person, car, bus, boat). *Stuff* cannot be counted (road, water, sky and others). Black lines are **void**:
 # pixels on the border of an object, which have no label and are not scored.
 
@@ -119,8 +119,8 @@ show(fig, alt=f"Ten black and white planes, one per class, and their sum: 1 ever
 # | 7 | 7 | 6 | 6 | 0 |
 # |---|---|---|---|---|
 #
-# Pixel 2 is in both masks and gets the class of the person, who is nearer. It does not matter that 6 is smaller
-# than 7. Pixel 4 is in no mask, so it is background.
+# Pixel 2 is in both masks and gets the class of the person, who is nearer. Only the order of the instances matters,
+# not which class index is larger. Pixel 4 is in no mask, so it is background.
 
 
 # %% name="semantic_from_instances" role="solution"
@@ -149,7 +149,7 @@ check(semantic_from_instances)
 # For the next figure the masks of the street were dilated by a few pixels, so that they overlap like the masks of a
 # detector. The lower the bottom edge of an object is in the image, the nearer the object is to the camera. The left
 # panel paints the nearest objects last, which is the correct order. The right panel uses the opposite order. Compare
-# the two panels where objects overlap.
+# the two panels where objects overlap: in the right panel, objects far from the camera cover objects in front of them.
 
 # %% name="paint_figure" role="show"
 dilated = torch.nn.functional.max_pool2d(scene["masks"].float(), 13, stride=1, padding=6) > 0
@@ -173,7 +173,8 @@ show(
 # ## 3. Class and instance in one integer (4 points)
 #
 # **Idea.** A panoptic segmentation gives every pixel a class, and every pixel of a thing also an instance id, the
-# number of its object. To save such a segmentation as a single map, you can combine both in one integer per pixel.
+# number of its object. To save such a segmentation as a single map, you can combine the class and the instance id in
+# one integer per pixel.
 #
 # **Formula.** To encode: $\text{class} \cdot 1000 + \text{instance}$, where stuff and void always have instance 0. To
 # decode: the integer quotient by 1000 is the class, and the remainder is the instance.
@@ -258,7 +259,7 @@ show(fig, alt=f"Bar chart of the number of pixels of {len(values)} encoded value
 # | 3 | 3 | 255 | 3 |
 #
 # Class 2 has two components, because its two groups of pixels touch only at a corner. Class 3 has two components as
-# well: the void pixel between them belongs to neither, so it does not connect them.
+# well: the void pixel between its two groups of pixels does not belong to class 3, so it does not connect them.
 #
 # A useful function is `scipy.ndimage.label(mask)`. It numbers the connected components of a mask, and returns the map
 # of these numbers and the number of components. By default it uses 4-connectivity.
@@ -292,8 +293,8 @@ check(count_things)
 
 # %% [markdown] name="count_figure_text"
 # The next figure compares the number of things with the number of connected components of the class map, for four
-# classes in twelve streets. The dotted line marks one component per thing. Above the line there are too many
-# components, below it too few.
+# classes in twelve streets. Each marker is one class in one street. The dotted line marks one component per thing:
+# above the line there are too many components, below it too few.
 #
 # - Left: the ground truth, with its void borders. The borders separate thin parts of objects from the rest, and an
 #   object that is partly hidden can be split. The count is then too large.
@@ -394,7 +395,8 @@ show(fig, alt=f"Boxes around the masks of the street, and the fraction of each b
 # ## 6. Run lengths (4 points)
 #
 # **Idea.** A mask consists mostly of long runs of equal values. It takes less memory to store only the length of each
-# run. This is called run-length encoding. COCO's annotation files use it, and so does the evaluation code of COCO.
+# run. This is called run-length encoding (RLE). COCO's annotation files use it for crowds (groups of objects), while
+# they store single objects as polygons. COCO's evaluation code uses it for all masks.
 #
 # **Formula.** Read the mask **down the columns**, first column first. Write the length of the first run of zeros, then
 # the length of the run of ones after it, then that of the next run of zeros, and so on. The first count always belongs
@@ -472,7 +474,7 @@ explorer()
 #
 # The next cell first shows four images with their outlined objects. They are images of PASCAL VOC if you have stored
 # this data set in `data/VOCdevkit`, and synthetic streets otherwise. The cell then measures how fast your `one_hot`
-# processes large class maps on the CPU and, if there is one, on the GPU.
+# processes large class maps on the CPU and, if a GPU is available, on the GPU.
 
 # %% name="scale" role="train"
 import time

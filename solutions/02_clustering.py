@@ -3,7 +3,7 @@
 #
 # Can you segment an image without labels and without training? The methods of this lab describe every pixel by a few
 # values, its features. They measure how similar two pixels are, and group similar pixels. Most of these methods are
-# older than deep learning. With features that a network has learned without labels, they are in use again.
+# older than deep learning. They are in use again today, with features that a network has learned without labels.
 #
 # **Time**: 60 minutes. **Points**: 20, in six exercises.
 #
@@ -14,8 +14,8 @@
 # function instead, so the notebook always runs to its end.
 #
 # Your functions may call other libraries. They may not call a ready-made solution of an exercise, such as
-# `sklearn.decomposition.PCA`: such functions are not available during checks and
-# grading ([full list](../course/grading/trust.md)).
+# `sklearn.decomposition.PCA`: such functions are not available during checks and grading
+# ([full list](../course/grading/trust.md)).
 
 # %% name="setup" role="setup"
 
@@ -60,8 +60,8 @@ show(fig, alt="A cup of coffee on a table, and its pixels by their red and blue 
 #
 # **Idea.** The simplest feature of a pixel is its grey value, and the simplest grouping has two groups: dark and
 # bright. Where should the threshold between the two groups be? Otsu (1979) evaluates every possible split and chooses
-# the one with the largest variance between the groups. This variance is large if the means of the groups are far apart
-# and neither group is very small.
+# the one with the largest variance between the groups (**between-class variance**). This variance is large if the
+# means of the groups are far apart and neither group is very small.
 #
 # **Formula.** Compute a histogram with $b$ bins of equal width, from the smallest value to the largest. Every pixel is
 # represented by the **centre** of its bin. In the split after bin $t$, the pixels of bins $0$ to $t$ are dark and all
@@ -140,8 +140,8 @@ show(
 #
 # **Idea.** Otsu's method finds two groups of points with one feature. k-means finds $k$ groups of points with any
 # number of features. It starts with $k$ centres and repeats a step with two halves: it assigns each point to the
-# nearest centre, and then moves each centre to the mean of its points. It stops when nothing changes. In this exercise
-# you write one step.
+# nearest centre, and then moves each centre to the mean of the points assigned to it. It stops when nothing changes.
+# In this exercise you write one step.
 #
 # **Formula.** Neither half of a step can increase the inertia $J$, so the algorithm converges:
 #
@@ -182,9 +182,10 @@ def kmeans_step(points, centres):
 check(kmeans_step)
 
 # %% [markdown] name="kmeans_step_after"
-# The next figure repeats your step on the colours of the cup, starting from two different sets of centres. The inertia
-# never increases. Does it reach the same value from both starts? Which of the two results is better, and what does the
-# other one miss?
+# The next figure repeats your step on the colours of the photograph, starting from two different sets of centres. In
+# the first four panels, each colour is one cluster, and the same colour may mean different clusters for the two
+# starts. The last panel shows the inertia from step 2 on, which never increases. Does it reach the same value from both
+# starts? Which of the two results is better, and what does the other one miss?
 
 
 # %% name="kmeans_figure" role="show"
@@ -238,6 +239,8 @@ show(fig, alt="Five clusters after 1, 5 and 20 steps, and clusters from another 
 #
 # **Worked example.** An image with one channel has one row of two pixels, 0.3 and 0.9. With $\lambda = 4$ and $m = 2$,
 # the points are (0.3, 0, 0) and (0.9, 0, 2).
+#
+# The figure after the check shows six clusters of the photograph for four weights of the position.
 
 
 # %% name="xy_features" role="solution"
@@ -277,10 +280,10 @@ show(
 # %% [markdown] name="widget_text"
 # ## Vary the weight of the position
 #
-# The figure above shows clusters of the cup for four weights of the position. The widget varies this weight, the
-# number of clusters, the colour space and the photograph. For which $k$ does the spoon get a cluster of its own? Does
-# another colour space help? From which weight on do the clusters become tiles that ignore the objects? In the second
-# photograph, how many clusters cover the sky, and why is it more than one?
+# In the figure above, the clusters become more compact as the weight of the position increases. The widget varies this
+# weight, the number of clusters $k$, the colour space and the photograph. For which $k$ does the spoon get a cluster of
+# its own? Does another colour space help? From which weight on do the clusters become tiles that ignore the objects? In
+# the second photograph, how many clusters cover the sky, and why is it more than one?
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.clustering import explorer
@@ -290,11 +293,10 @@ explorer()
 # %% [markdown] name="pca_project_idea"
 # ## 4. Principal components (4 points)
 #
-# **Idea.** The colour of a single pixel contains no information about texture. A neighbourhood of 7 x 7 pixels with 3
-# channels does, and it has 147 values. The features of a network can have 384 values. You cannot plot so many values
+# **Idea.** The colour of a single pixel contains no information about texture. A neighbourhood of 7 x 7 pixels does,
+# but with 3 channels it has 147 values. The features of a network can have 384 values. You cannot plot so many values
 # directly. Many of the values are strongly correlated, however, so that a few **directions** contain most of the
-# variance.
-# Principal component analysis (PCA) finds these directions.
+# variance. Principal component analysis (PCA) finds these directions.
 #
 # **Formula.** Subtract from every column its mean: $X_c = X - \bar x$. The first direction $v_1$ has length 1, and the
 # points vary most along it. Each further direction is orthogonal to the previous ones and has the largest variance
@@ -332,9 +334,10 @@ def pca_project(features, n):
 check(pca_project)
 
 # %% [markdown] name="pca_after"
-# The next figure uses the 7 x 7 neighbourhoods of the cup, with 147 values per pixel. The second panel shows the first
-# three principal components as red, green and blue. The third panel shows clusters of the first ten components. The
-# bars show which fraction of the variance each of these ten components contains.
+# The next figure uses the 7 x 7 neighbourhoods of the photograph, with 147 values per pixel. The second panel shows the
+# first three principal components as red, green and blue. The third panel shows clusters of the first ten components.
+# The bars show which fraction of the variance each of these ten components contains. How many components would you
+# keep?
 
 
 # %% name="pca_figure" role="show"
@@ -366,16 +369,18 @@ show(
 #
 # **Idea.** This method has no centres. It represents the image as a **graph**: pixels are nodes, and the weight of the
 # edge between two nodes is their similarity. A segmentation into two parts removes all edges between the parts, and
-# the sum of their weights is the cut. Which cut should be chosen? The minimum cut often separates one single pixel
-# from the rest, because a single pixel has few edges. Shi and Malik (2000) therefore compare the cut with the **total
-# weight of all edges** of each side.
+# the sum of the weights of these edges is called the cut. Which segmentation has the best cut? The minimum cut often
+# separates one single pixel from the rest, because a single pixel has few edges. Shi and Malik (2000) therefore divide
+# the cut by the **total weight of all edges** of each side.
 #
 # **Formula.** Let $A$ and $B$ be the two sides, $V$ the set of all nodes, and $W$ the symmetric matrix of weights. The
 # association of a side is the sum of the weights from its nodes to all nodes:
 #
-# $$ \mathrm{cut}(A, B) = \sum_{i \in A,\, j \in B} W_{ij}, \qquad \mathrm{assoc}(A, V) = \sum_{i \in A,\, j \in V} W_{ij}, $$
+# $$ \mathrm{cut}(A, B) = \sum_{i \in A,\, j \in B} W_{ij}, \qquad
+# \mathrm{assoc}(A, V) = \sum_{i \in A,\, j \in V} W_{ij}, $$
 #
-# $$ \mathrm{Ncut} = \frac{\mathrm{cut}(A, B)}{\mathrm{assoc}(A, V)} + \frac{\mathrm{cut}(A, B)}{\mathrm{assoc}(B, V)} . $$
+# $$ \mathrm{Ncut} =
+# \frac{\mathrm{cut}(A, B)}{\mathrm{assoc}(A, V)} + \frac{\mathrm{cut}(A, B)}{\mathrm{assoc}(B, V)} . $$
 #
 # The diagonal of $W$ holds the weight of each node to itself. It belongs to the association like every other entry of
 # the row. If the association of a side is 0 (an isolated node, or no node at all), nothing is cut there, and the
@@ -437,8 +442,9 @@ show(
 # **Idea.** No threshold separates cells that touch: they form one connected component. But two round cells that touch
 # have a narrow neck between them. The **distance** of a pixel to the background is large in the middle of each cell
 # and small at the neck. The negative distance is a landscape in which each cell is a valley. The **watershed** floods
-# this landscape: water rises from a marker in each valley, and the border between two cells is where their water
-# meets. The watershed needs one marker per cell. You compute these markers from the local maxima of the distance.
+# this landscape: water rises from a marker in each valley, and the border between two cells is where the water of
+# their markers meets. The watershed needs one marker per cell. You compute these markers from the local maxima of the
+# distance.
 #
 # **Definition.** Let $d$ be the Euclidean distance of a pixel of the mask to the nearest pixel outside the mask
 # (`scipy.ndimage.distance_transform_edt`; there is no background beyond the border of the image).
@@ -480,10 +486,10 @@ def watershed_markers(mask, min_distance):
 check(watershed_markers)
 
 # %% [markdown] name="watershed_after"
-# The next figure shows synthetic cells with wavy outlines, some of which touch. The watershed floods the cells from
-# your markers. It always processes the pixel with the largest distance first, and each pixel gets the label of the
-# water that reaches it first. With `min_distance` 1 there are more markers than cells. Where is the extra marker?
-# Which cells have no marker of their own with `min_distance` 25?
+# The next figure shows seven synthetic cells with wavy outlines, some of which touch. The watershed floods the cells
+# from your markers (black dots). It always processes the pixel with the largest distance first, and each pixel gets the
+# label of the marker whose water reaches it first. With `min_distance` 1 there are more markers than cells. Where is
+# the extra marker? Which cells have no marker of their own with `min_distance` 25?
 
 # %% name="watershed_figure" role="show"
 from heapq import heappop, heappush
@@ -531,14 +537,14 @@ show(
 # %% [markdown] name="train_text"
 # ## Learned features
 #
-# Colour, position and neighbourhood are features that people have designed. A network that was trained **without a
-# single label** computes hundreds of values for every patch of an image. The next cells group such features with your
-# functions. For each photograph, the figure shows the image, its feature map, the patches as points along two
-# components, and the segmentation.
+# Colour, position and neighbourhood are features that people have designed. Networks can also learn features **without
+# a single label**, by self-supervised learning. Such a network computes tens or hundreds of values for every patch of
+# an image. The next cells group these features with your functions. For each photograph, the figure shows the image,
+# its feature map (the first three principal components as red, green and blue), the patches as points along the first
+# two components, and the segmentation.
 #
-# At the GPU scale, the network is DINOv2's ViT-S/14, whose weights (84 MiB) are downloaded once. On a CPU it is a
-# small network of this course, which was trained on synthetic scenes only. To use an image of your own, set `PHOTO` to
-# its path.
+# On a GPU, the network is DINOv2's ViT-S/14, whose weights (84 MiB) are downloaded once. On a CPU it is a small network
+# of this course, which was trained on synthetic scenes only. To use an image of your own, set `PHOTO` to its path.
 
 # %% name="features_parts" role="train"
 from PIL import Image
@@ -617,7 +623,7 @@ show(
 # The score is the **adjusted Rand index**. It considers all pairs of pixels, and counts how often the ground truth and
 # the clustering agree that a pair belongs to the same group or to different groups. The index is 1 for identical
 # groupings, and 0 on average for random ones. It does not depend on the labels of the clusters. The patches of a ViT
-# are larger than a pixel, which lowers its score.
+# are larger than a pixel, which lowers the score of both ViTs.
 
 # %% name="score" role="train"
 from segedu.datasets.street import draw_street
@@ -697,8 +703,9 @@ for kind, values in rand_indices.items():
 #
 # <details><summary>Answer</summary>
 # The distance has two local maxima, so the watershed splits the cell at its waist. A larger `min_distance` keeps only
-# one of the maxima, but from some value on it also merges neighbouring cells. No single value suits both long cells
-# and small cells. In chapter 9, a network predicts what distinguishes the two cases.
+# one of the maxima. A `min_distance` that is too large, however, leaves small cells without a marker, so that they
+# merge with their neighbours. No single value suits both long cells and small cells. In chapter 9, a network predicts
+# what distinguishes the two cases.
 # </details>
 
 # %% [markdown] name="next"

@@ -60,9 +60,9 @@ show(
 # ## 1. The size after a convolution (3 points)
 #
 # **Idea.** A kernel with $K$ weights, called taps, starts at the left end of the padded row. It moves on by the
-# stride, $S$ pixels, as long as it fits. Each position of the kernel gives one output pixel, so the output size is the
-# number of positions. With dilation $D$, neighbouring taps are $D$ pixels apart. The kernel then spans $D(K-1)+1$
-# pixels, because $K$ taps have $K-1$ gaps between them.
+# stride, $S$ pixels, as long as it fits into the row. Each position of the kernel gives one output pixel, so the output
+# size is the number of positions. With dilation $D$, neighbouring taps are $D$ pixels apart. The kernel then spans
+# $D(K-1)+1$ pixels, because the distance from its first to its last tap consists of $K-1$ such steps.
 #
 # **Formula.** The padded row has $H + 2P$ pixels.
 #
@@ -72,8 +72,8 @@ show(
 # often print this formula without the rounding and without $D$.
 #
 # **Worked example.** This is the homework of the chapter, with $K = 3$, $S = 2$, $P = 1$ and $D = 1$. For 7 pixels,
-# the size is $\lfloor 6/2 \rfloor + 1 = 4$. For 8 pixels, it is $\lfloor 7/2 \rfloor + 1 = 4$. Two different input
-# sizes have the same output size.
+# the output size is $\lfloor 6/2 \rfloor + 1 = 4$. For 8 pixels, it is $\lfloor 7/2 \rfloor + 1 = 4$. Two different
+# input sizes give the same output size.
 
 
 # %% name="conv_out" role="solution"
@@ -99,7 +99,7 @@ check(conv_out)
 
 # %% [markdown] name="conv_figure_text"
 # The next figure shows the output sizes of the convolution from the homework. The dotted line is the formula without
-# rounding. It agrees with the correct size only for every second input size, the odd ones.
+# rounding. It agrees with the correct size only for odd input sizes.
 
 # %% name="conv_figure" role="show"
 in_sizes = np.arange(3, 17)
@@ -115,9 +115,9 @@ show(fig, alt=f"Output sizes {out_sizes} for inputs of 3 to 16 pixels: steps of 
 # %% [markdown] name="loops_idea"
 # ## 2. Convolution in loops (4 points)
 #
-# **Idea.** One output value is the sum of the products of a window of the image and the kernel. The window includes
-# all input channels. Each output channel has its own kernel and its own bias. Each image of a batch is processed
-# separately.
+# **Idea.** To compute one output value, multiply each value of a window of the image by the corresponding weight of the
+# kernel, add up the products, and add the bias. The window includes all input channels. Each output channel has its own
+# kernel and its own bias. Each image of a batch is processed separately.
 #
 # **Formula.** With the padded images $x$, the weights $w$ and the biases $\beta$, the output $y$ of image $b$ in
 # channel $o$ at row $i$ and column $j$ is
@@ -134,9 +134,10 @@ show(fig, alt=f"Output sizes {out_sizes} for inputs of 3 to 16 pixels: steps of 
 # Three special cases are worth knowing:
 #
 # - A 1x1 kernel combines the channels of each pixel, and does not use the neighbouring pixels.
-# - A kernel as large as the image has one position. It computes the same as a fully connected layer.
-# - With a padding of $K - 1$ on each side, called full padding, every position at which the kernel overlaps the image
-#   contributes an output pixel.
+# - Without padding, a kernel as large as the image has only one position. It computes the same as a fully connected
+#   layer.
+# - With stride 1 and a padding of $K - 1$ on each side, called full padding, every position at which the kernel
+#   overlaps the image contributes an output pixel.
 #
 # Four loops are enough: over images, output channels, rows and columns. The sum over a whole window is a single
 # expression. `torch.nn.functional.pad(images, [P, P, P, P])` adds the zeros around the images.
@@ -172,8 +173,9 @@ def conv2d_loops(images, weight, bias, stride, padding):
 check(conv2d_loops)
 
 # %% [markdown] name="loops_figure_text"
-# The next figure applies three kernels to the photograph: two edge filters, and a blur with stride 3. These kernels
-# were designed by people. In a network, the weights of the kernels are learned.
+# The next figure applies three kernels to the photograph: two edge filters, and a blur with stride 3. Compare the two
+# edge filters: which edges does each of them miss? These kernels were designed by people. In a network, the weights of
+# the kernels are learned.
 
 # %% name="loops_figure" role="show"
 blur = torch.full((1, 1, 5, 5), 1 / 25, dtype=torch.float64)
@@ -203,9 +205,9 @@ show(fig, alt=f"A photograph and three convolutions of it: {'; '.join(titles)}."
 # **The index** counts the pixels of one plane in reading order: pixel $(y, x)$ has the index $yW + x$, where $W$ is
 # the width of the plane. Each image and each channel has its own indices.
 #
-# **Worked example.** The next figure shows a 4x4 plane with windows of 2x2. The maxima 4, 5, 6 and 8 have the indices
-# 4, 7, 8 and 14. For example, the maximum 8 is in row 3 and column 2, so its index is $3 \cdot 4 + 2 = 14$. The last
-# two panels show average pooling and average unpooling.
+# **Worked example.** The next figure shows a 4x4 plane and its pooling with windows of 2x2. The maxima 4, 5, 6 and 8
+# have the indices 4, 7, 8 and 14. For example, the maximum 8 is in row 3 and column 2, so its index is
+# $3 \cdot 4 + 2 = 14$. The last two panels show average pooling and average unpooling.
 
 # %% name="pool_picture" role="show"
 plane = torch.tensor([[1.0, 3, 2, 1], [4, 2, 0, 5], [6, 1, 3, 2], [0, 2, 8, 4]])
@@ -234,8 +236,9 @@ show(
 #
 # - *Size.* With 2x2 windows, planes of 4 rows and of 5 rows are both pooled to 2 rows. The size before the pooling
 #   must therefore be an argument.
-# - *Shared maxima.* If windows overlap, two of them can have the same pixel as their maximum. Its index then occurs
-#   twice. The pixel had its value once, so unpooling writes the value once and does not add it up.
+# - *Shared maxima.* If windows overlap, two of them can have their maximum at the same pixel. The index of this pixel
+#   then occurs twice, both times with the same value. Unpooling writes this value to the pixel, and does not add the
+#   two values.
 
 
 # %% name="max_unpool" role="solution"
@@ -283,20 +286,20 @@ show(fig, alt=alt)
 # %% [markdown] name="tconv_idea"
 # ## 4. The size after a transposed convolution (3 points)
 #
-# **Idea.** For the *shapes*, a transposed convolution is the reverse of a convolution. Each input pixel adds one whole
-# patch, the kernel times its value, to the output. The patches of neighbouring input pixels are $S$ pixels apart. The
-# convolution adds its padding before it starts, so the transposed convolution *crops* the padding at the end.
+# **Idea.** A transposed convolution reverses the change of *size* that a convolution causes. Each input pixel adds one
+# whole patch, the kernel times the value of the pixel, to the output. The patches of neighbouring input pixels are $S$
+# pixels apart. A convolution adds its padding at the start, so the transposed convolution *crops* the padding at the
+# end.
 #
-# **Formula.** The size consists of $H-1$ steps of $S$ pixels and the span of one kernel, and $P$ pixels are cropped
-# from each side:
+# **Formula.** The output size consists of $H-1$ steps of $S$ pixels and the span of one kernel, minus the $P$ pixels
+# that are cropped from each side, plus the *output padding* $OP$:
 #
 # $$H_{\text{out}} = (H - 1)S - 2P + D(K - 1) + 1 + OP$$
 #
-# The last term is the *output padding*. In the homework, the convolution maps both 7 and 8 pixels to 4, so in the
-# reverse direction there are two possible sizes for 4 pixels. Without output padding, the transposed convolution gives
-# the smaller one, 7. With $OP = 1$, one more row and one more column at the end are kept, which gives 8. The
-# convolution can leave up to $S - 1$ pixels unused, so $OP$ is smaller than $S$. (PyTorch also accepts an $OP$ up to
-# $D - 1$.)
+# Why is the output padding needed? In the homework, the convolution maps both 7 and 8 pixels to 4, so in the reverse
+# direction there are two possible sizes for 4 pixels. Without output padding, the transposed convolution gives the
+# smaller size, 7. With $OP = 1$, one more row and one more column are kept at the end, which gives 8. The convolution
+# can leave up to $S - 1$ pixels unused, so $OP$ is smaller than $S$. (PyTorch also accepts an $OP$ up to $D - 1$.)
 #
 # **Worked example.** With $K = 3$, $S = 2$ and $P = 0$, 2 pixels become $1 \cdot 2 + 2 + 1 = 5$. With $P = 1$, 4
 # pixels become $3 \cdot 2 - 2 + 2 + 1 = 7$, and 8 with $OP = 1$.
@@ -311,7 +314,7 @@ def tconv_out(size, kernel_size, stride, padding, output_padding, dilation):
     stride:         S, the distance between the patches of neighbouring input pixels
     padding:        P, the number of pixels cropped from each of the two sides
     output_padding: OP, the number of additional pixels at the end of the result
-    dilation:       D, the distance between neighbouring taps
+    dilation:       D, the distance between neighbouring taps, at least 1
 
     All arguments are integers, and the result has at least one pixel. Returns an integer.
     """
@@ -325,9 +328,9 @@ def tconv_out(size, kernel_size, stride, padding, output_padding, dilation):
 check(tconv_out)
 
 # %% [markdown] name="tconv_figure_text"
-# The next figure applies the convolution of the homework to sizes from 5 to 12, and the transposed convolution to the
-# results. Pairs of sizes are mapped to the same size. Only the output padding (dashed arrows) can restore the larger
-# size of each pair.
+# The next figure applies the convolution of the homework to sizes from 5 to 12 (top row), and the transposed
+# convolution to the resulting sizes (middle row). The convolution maps two input sizes to each output size. Only with
+# output padding (dashed arrows) does the transposed convolution restore the larger of the two.
 
 # %% name="tconv_figure" role="show"
 fig, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
@@ -364,11 +367,12 @@ show(
 # pixel adds 1, 2, 3 at positions 0 to 2. The second pixel adds 2, 4, 6 at positions 2 to 4. The sum is 1, 2, **5**,
 # 4, 6. With $P = 1$, the first and the last position are cropped, which leaves 2, 5, 4.
 #
-# **The weight** has the shape $(C_{in}, C_{out}, K_h, K_w)$. The input channel comes first, because it is the weight
-# of the convolution in the opposite direction.
+# **The weight** has the shape $(C_{in}, C_{out}, K_h, K_w)$. The same array is the weight of the convolution in the
+# opposite direction. The output channels of that convolution, which come first in its weight, are the input channels of
+# the transposed convolution.
 #
 # **Picture.** The next figure shows a 2x2 image that becomes a 5x5 map, with a 3x3 kernel of ones and stride 2. The
-# first four panels show the patch of each input pixel, and the last panel shows their sum.
+# first four panels show the patch of each input pixel, and the last panel shows the sum of the four patches.
 
 # %% name="scatter_picture" role="show"
 image = torch.tensor([[1.0, 2], [3, 4]], dtype=torch.float64)
@@ -418,10 +422,10 @@ def tconv2d(images, weight, stride, padding):
 check(tconv2d)
 
 # %% [markdown] name="matrix_text"
-# **Why "transposed"?** A convolution is linear, so it is the multiplication by a matrix $W$. Each column of $W$ is the
-# result for an image with a single 1 and zeros elsewhere. The next figure shows this matrix, computed with your
-# `conv2d_loops`, and the matrix of the transposed convolution, computed in the same way with your `tconv2d`. How are
-# the two matrices related?
+# **Why "transposed"?** A convolution without bias is linear, so it is the multiplication by a matrix $W$. Each column
+# of $W$ is the result for an image with a single 1 and zeros elsewhere. The next figure shows this matrix, computed
+# with your `conv2d_loops`, and the matrix of the transposed convolution, computed in the same way with your `tconv2d`.
+# How are the two matrices related?
 
 # %% name="matrix_figure" role="show"
 kernel = torch.arange(1.0, 10, dtype=torch.float64).reshape(1, 1, 3, 3)
@@ -444,8 +448,8 @@ show(fig, alt=f"A 4 by 16 matrix with nine values per row, and a 16 by 4 matrix;
 # %% [markdown] name="checker_text"
 # **Checkerboards.** The next figure shows transposed convolutions of a constant image with constant kernels and
 # stride 2. The value at each pixel is the number of patches that overlap there. With $K = 3$, this number differs
-# between neighbouring pixels: 1, 2 or 4. With $K = 2$ and $K = 4$, which are multiples of the stride, it is the same
-# at all inner pixels. A network can learn weights that compensate for an uneven overlap, but it often does so only
+# between neighbouring pixels: 1, 2 or 4. With $K = 2$ and $K = 4$, which are multiples of the stride, the number is the
+# same at all inner pixels. A network can learn weights that compensate for an uneven overlap, but it often does so only
 # partly. Its output then shows a checkerboard pattern.
 
 # %% name="checker_figure" role="show"
@@ -474,9 +478,9 @@ show(
 # strided) convolution inserts zeros between the pixels of its input. With $K = 3$ and $S = 2$, 7 pixels become 15.
 #
 # **Idea.** On how many pixels of the image does one pixel of a deep map depend? These pixels are its receptive field.
-# You can compute it layer by layer, starting at the image, with three values:
+# You can compute the receptive field layer by layer, starting at the image, with three values:
 #
-# - the *size* of the receptive field, which starts at 1;
+# - the *size* of the receptive field along one axis, from its first to its last pixel, which starts at 1;
 # - the *jump*, the distance in image pixels between two neighbouring pixels of the current map, which starts at 1;
 # - the *padding*, the number of pixels by which the first receptive field extends beyond the edge of the image, which
 #   starts at 0.
@@ -486,11 +490,13 @@ show(
 # $$\text{size} \mathrel{+}= D(K-1) \cdot \text{jump} \qquad \text{padding} \mathrel{+}= P \cdot \text{jump} \qquad
 # \text{jump} \mathrel{\times}= S$$
 #
-# A whole stack of layers therefore depends on the same pixels as one convolution with that kernel size, stride and
-# padding. A pooling counts like any other layer.
+# The output of a whole stack of layers therefore depends on the same range of pixels as the output of one convolution
+# whose kernel size is the final size, whose stride is the final jump, and whose padding is the final padding. A pooling
+# counts like any other layer.
 #
-# **Worked example.** Two 3x3 convolutions increase the size from 1 to 3 and then to 5. A pooling by 2 follows: the
-# size becomes $5 + 1 \cdot 1 = 6$, and the jump becomes 2. One more 3x3 convolution gives $6 + 2 \cdot 2 = 10$.
+# **Worked example.** Two 3x3 convolutions with stride 1 increase the size from 1 to 3 and then to 5. A pooling with
+# kernel size 2 and stride 2 follows: the size becomes $5 + 1 \cdot 1 = 6$, and the jump becomes 2. One more 3x3
+# convolution increases the size to $6 + 2 \cdot 2 = 10$.
 
 
 # %% name="receptive_field" role="solution"
@@ -500,8 +506,9 @@ def receptive_field(layers):
     layers: list of tuples (name, kernel_size, stride, padding, dilation), from input to output;
             the name is "conv" or "pool"; the list may be empty
 
-    Returns a tuple of three integers (size, jump, padding): output pixel u depends on `size` input
-    pixels, starting at pixel u * jump - padding. Without any layer, returns (1, 1, 0).
+    Returns a tuple of three integers (size, jump, padding): the receptive field of output pixel u is a
+    range of `size` input pixels, starting at pixel u * jump - padding. Without any layer, returns
+    (1, 1, 0).
     """
     ### BEGIN SOLUTION: start with (1, 1, 0), and update the three values for each layer
     size, jump, start = 1, 1, 0
@@ -648,8 +655,8 @@ print(f"  {'your loops':<11}{speed(your_loops, images[:1, :4, :16, :16], weight[
 # size that is a multiple of the stride, or resizing followed by a convolution.
 # </details>
 #
-# **6.** You add a 3x3 convolution either before or after a pooling by 2. By how much does it enlarge the receptive
-# field in each case?
+# **6.** You add a 3x3 convolution with stride 1 either before or after a pooling by 2. By how much does it enlarge the
+# receptive field in each case?
 #
 # <details><summary>Answer</summary>
 # Before the pooling, by 2 pixels. After the pooling, by 4 pixels, because neighbouring pixels of the pooled map are

@@ -2,15 +2,15 @@
 # # Lab 4: Metrics I, pixels and boxes
 #
 # A metric measures how well a prediction agrees with the ground truth, so that you can compare models. The choice of
-# the metric matters: with an unsuitable one, a model that predicts "background" at every pixel wins. In this lab you
-# implement the confusion matrix and six metrics, each with a few lines of code.
+# the metric matters: with an unsuitable metric, a model that predicts "background" at every pixel can get the best
+# score. In this lab you implement the confusion matrix and six metrics, each with a few lines of code.
 #
 # **After this lab you can**
 #
-# - compute a confusion matrix, and derive every pixel metric from it;
+# - compute a confusion matrix, and derive pixel metrics such as accuracy and mean IoU from it;
 # - explain why accuracy can be misleading, and what a mean IoU averages over;
-# - compare boxes by IoU and GIoU, and say for which pairs of boxes each has no gradient;
-# - evaluate outlines, where metrics of areas hide the errors.
+# - compare boxes by IoU and GIoU, and explain for which pairs of boxes IoU has no gradient and GIoU has one;
+# - evaluate outlines, whose errors hardly change a metric that compares areas.
 #
 # **Time**: 60 minutes. **Points**: 20, in six exercises.
 #
@@ -31,8 +31,9 @@
 #
 # The next figure shows a synthetic scene with four classes (background, circle, square, triangle), its ground truth,
 # and a prediction. The prediction does not come from a network. It is the ground truth with typical errors: everything
-# is shifted by one or two pixels, one shape is missing, and one shape has the wrong class. The metrics of this lab
-# measure such errors.
+# is shifted by one or two pixels, one shape is missing, and one shape has the wrong class. In the last panel,
+# correct foreground is green, missed foreground is blue, and foreground with a wrong position or a wrong class is
+# orange. The metrics of this lab measure such errors.
 
 # %% name="scene" role="show"
 from segedu.datasets.shapes import CLASSES, draw_shapes
@@ -75,7 +76,8 @@ show(compare(scene["image"], target, preds), alt=alt)
 # | prediction | 0 | 0 | 1 | 1 | 0 | 1 |
 #
 # The matrix is $\begin{pmatrix} 2 & 1 \\ 1 & 1 \end{pmatrix}$. Its entries add up to five, because the last pixel is
-# ignored. Two pixels of class 0 are predicted as 0, one pixel of class 0 is predicted as 1, and so on.
+# ignored. The first row shows that two pixels of class 0 are predicted as 0, and one pixel of class 0 is predicted
+# as 1.
 #
 # A loop over all pixels gives the correct result, but it is slow. It is faster to encode each pair $(i, j)$ as one
 # integer and to count how often each integer occurs.
@@ -107,8 +109,8 @@ def confusion_matrix(preds, target, num_classes, ignore_index=None):
 check(confusion_matrix)
 
 # %% [markdown] name="matrix_figure_text"
-# The next figure shows the confusion matrix of the scene above. Which row shows the missing shape? Which row shows the
-# shape with the wrong class?
+# The next figure shows the confusion matrix of the scene above. Which entry contains the missing shape? Which entry
+# contains the shape with the wrong class?
 
 # %% name="matrix_figure" role="show"
 matrix = torch.as_tensor(use(confusion_matrix)(preds, target, 4))
@@ -126,17 +128,18 @@ show(fig, alt=f"Confusion matrix of four classes, with the ground truth in rows:
 # %% [markdown] name="overlap_idea"
 # ## 2. IoU and Dice (3 points)
 #
-# **Idea.** How well do a predicted mask and a ground-truth mask agree? Both metrics of this exercise compare the area
-# that the two masks share with the area that they cover.
+# **Idea.** How well do a predicted mask and a ground-truth mask agree? Both metrics of this exercise divide the area
+# that the two masks share: IoU (intersection over union) by the area of their union, and Dice by the mean of their
+# areas.
 #
 # **Formula.** Let TP be the number of pixels in both masks (true positives), FP the number of pixels only in the
-# prediction (false positives), and FN the number of pixels only in the ground truth (false negatives). The IoU is $J$,
-# and Dice is $D$:
+# prediction (false positives), and FN the number of pixels only in the ground truth (false negatives). The IoU, also
+# called the Jaccard index, is $J$, and the Dice coefficient is $D$:
 #
 # $$J = \frac{TP}{TP + FP + FN} \qquad D = \frac{2\,TP}{2\,TP + FP + FN} = \frac{2J}{1 + J}$$
 #
 # True negatives, the pixels in neither mask, do not occur in the formulas. Additional background around the object
-# therefore changes neither value.
+# therefore changes neither of the two metrics.
 #
 # **Worked example.** Masks of 4 and 6 pixels share 1 pixel. The union has $4 + 6 - 1 = 9$ pixels, so $J = 1/9$. The
 # sum of the areas is 10, so $D = 2/10$. The conversion gives the same: $2 \cdot \tfrac19 / (1 + \tfrac19) = 0.2$.
@@ -167,10 +170,11 @@ def iou_dice(preds, target):
 check(iou_dice)
 
 # %% [markdown] name="overlap_figure_text"
-# The next figure shows two discs of which one moves away from the other. Each shift gives one point of the curve
-# $D = 2J/(1+J)$. Dice is never smaller than IoU, and both metrics rank two predictions of one image in the same order.
-# Their means over several images can rank two models differently, however. Note also that a paper that reports Dice
-# seems to have better results than a paper that reports the IoU of the same masks.
+# The next figure compares a disc with a copy of it that is shifted to the right. On the left, each shift gives one
+# point, and all points lie on the curve $D = 2J/(1+J)$. On the right, both metrics decrease as the shift grows. Dice is
+# never smaller than IoU, and both metrics rank two predictions of one image in the same order. Their means over several
+# images can rank two models differently, however. Note also that a paper that reports Dice seems to have better results
+# than a paper that reports the IoU of the same masks.
 
 # %% name="overlap_figure" role="show"
 y, x = torch.meshgrid(torch.arange(60), torch.arange(100), indexing="ij")
@@ -215,7 +219,7 @@ show(
 # $\begin{pmatrix} 8 & 0 \\ 0 & 0 \end{pmatrix}$ and $\begin{pmatrix} 1 & 1 \\ 1 & 1 \end{pmatrix}$. Their sum is
 # $\begin{pmatrix} 9 & 1 \\ 1 & 1 \end{pmatrix}$, so $J_0 = 9/11$, $J_1 = 1/3$, and the mean IoU is $19/33 = 0.576$. If
 # you compute the mean IoU of each image instead, you get $1$ for the first image, in which only class 0 occurs, and
-# $1/3$ for the second. The mean of these values is $0.667$.
+# $1/3$ for the second image. The mean of these two values is $0.667$.
 
 
 # %% name="miou" role="solution"
@@ -299,9 +303,10 @@ show(fig, alt=alt)
 # %% [markdown] name="boxes_idea"
 # ## 4. IoU of boxes (4 points)
 #
-# **Picture.** Why measure the overlap of two boxes, and not the distance of their coordinates? In both panels of the
-# next figure, the dashed box is shifted by one pixel in $x$ and in $y$. The distance of the coordinates, an $L_p$
-# error, is the same in both panels. The overlap differs: the small boxes share a much smaller part of their area.
+# **Picture.** Why measure the overlap of two boxes, and not the distance between their coordinates? In both panels of
+# the next figure, the dashed box is shifted by one pixel in $x$ and in $y$. The distance between the coordinates, an
+# $L_p$ error, is the same in both panels. The overlap differs: the small boxes share a much smaller fraction of their
+# area.
 
 # %% name="boxes_picture" role="show"
 from matplotlib.patches import Rectangle
@@ -390,15 +395,16 @@ show(fig, alt=f"Boxes on the scene, and the matrix of their IoUs; the largest Io
 #
 # **Idea.** Boxes that do not overlap have IoU 0, whether they are near or far apart. The loss $1 - \text{IoU}$ is then
 # constant, so its gradient is 0, and the network does not learn in which direction to move the box. One remedy is to
-# add an $L_p$ loss to $1 - \text{IoU}$. Another remedy is to subtract a penalty from the IoU: the fraction of the
-# smallest enclosing box that neither box covers. (DETR combines an L1 loss with this generalised IoU.)
+# add an $L_p$ loss to $1 - \text{IoU}$. Another remedy is generalised IoU (GIoU), which subtracts a penalty from the
+# IoU: the fraction of the smallest enclosing box that neither box covers. (DETR combines both ideas: its box
+# loss is a weighted sum of an L1 loss and a GIoU loss.)
 #
 # **Formula.** With the area $C$ of the smallest box that encloses both boxes, and the area $U$ of their union,
 #
 # $$\text{GIoU} = \text{IoU} - \frac{C - U}{C}$$
 #
-# GIoU is 1 for equal boxes, and it approaches $-1$ for boxes that are far apart. The paper defines GIoU for arbitrary
-# convex shapes. This closed form is for axis-aligned boxes.
+# GIoU is 1 for equal boxes, and it approaches $-1$ for boxes that are far apart. Rezatofighi et al. (2019) define GIoU
+# for arbitrary convex shapes. For axis-aligned boxes, $C$ and $U$ follow directly from the coordinates.
 #
 # **Worked example.** The smallest box around the boxes of the homework is 3 wide and 4 high, so $C = 12$ and $U = 9$,
 # and $\text{GIoU} = \tfrac19 - \tfrac3{12} = -\tfrac5{36} = -0.139$. GIoU is negative here, although the boxes
@@ -428,9 +434,10 @@ def giou(boxes1, boxes2):
 check(giou)
 
 # %% [markdown] name="giou_figure_text"
-# In the next figure, a box moves by gradient ascent on IoU (left) and on GIoU (middle), from the same start. The solid
-# box is the goal, and the numbers count the steps. With IoU, the gradient is 0, so the box does not move at all. With
-# GIoU, the box first grows until it covers the goal, and then shrinks until it matches it.
+# In the next figure, gradient ascent on IoU (left) and on GIoU (middle) changes the coordinates of a dashed box, from
+# the same start. The solid box is the goal, and the numbers at the dashed boxes count the steps. The right panel shows
+# IoU and GIoU against the step. With IoU, the gradient is 0, so the box does not move at all. With GIoU, the box first
+# grows until it covers the goal, and then shrinks until it matches the goal.
 
 # %% name="giou_figure" role="show"
 goal = torch.tensor([[4.0, 4.0, 12.0, 10.0]], dtype=torch.float64)
@@ -472,23 +479,23 @@ show(
 # pixels therefore hardly changes its IoU. In some applications the outline is what matters, for example in surgery, or
 # when you crop an object out of a photograph. Boundary F1 compares only the outlines.
 #
-# **Formula.** The *boundary* of a mask consists of its pixels that have a pixel outside the mask above, below, left or
-# right of them. How the mask continues beyond the border of the image is unknown, so the border of the image itself
-# creates no boundary.
+# **Formula.** The *boundary* of a mask consists of those pixels of the mask of which at least one neighbour (above,
+# below, left or right) is a pixel of the image outside the mask. How the mask continues beyond the border of the image
+# is unknown, so the border of the image itself creates no boundary.
 #
 # - Precision $P$ is the fraction of predicted boundary pixels whose Euclidean distance to the nearest ground-truth
 #   boundary pixel is at most `tolerance`.
 # - Recall $R$ is the fraction of ground-truth boundary pixels whose Euclidean distance to the nearest predicted
 #   boundary pixel is at most `tolerance`.
-# - $F_1 = 2PR/(P + R)$, and $F_1 = 0$ if both are 0.
+# - $F_1 = 2PR/(P + R)$, and $F_1 = 0$ if $P$ and $R$ are both 0.
 #
 # **Worked example.** Take two squares of 2 by 2 pixels, of which the second is shifted by one column. All four pixels
 # of each square are boundary pixels. With tolerance 0, half of them are correct: $P = R = F_1 = 1/2$. With tolerance
 # 1, all of them are correct: $F_1 = 1$.
 #
-# Two functions are useful. `scipy.ndimage.binary_erosion(mask, border_value=1)` removes one layer of pixels from a
-# mask, but none at the border of the image. `scipy.ndimage.distance_transform_edt(a)` computes the distance of each
-# pixel to the nearest pixel where `a` is 0.
+# Two functions are useful. `scipy.ndimage.binary_erosion(mask, border_value=1)` removes exactly this boundary from a
+# mask. `scipy.ndimage.distance_transform_edt(a)` computes the distance of each pixel to the nearest pixel where `a` is
+# 0.
 
 
 # %% name="boundary_f1" role="solution"
@@ -500,7 +507,7 @@ def boundary_f1(preds, target, tolerance):
 
     preds:     bool tensor (H, W), the predicted mask
     target:    bool tensor (H, W), the ground-truth mask
-    tolerance: a radius in pixels, at least 0; a distance equal to it still counts
+    tolerance: a distance in pixels, at least 0; a boundary pixel at exactly this distance still counts as correct
 
     Returns a number from 0 to 1. A mask has no boundary if it is empty or fills the image. If neither
     mask has a boundary, returns 1. If only one mask has a boundary, returns 0.
@@ -523,8 +530,8 @@ check(boundary_f1)
 
 # %% [markdown] name="boundary_figure_text"
 # The next figure shows two predictions of a disc, whose ground-truth outline is orange. One prediction is too small on
-# all sides, and a piece is missing in the other. Their IoUs are nearly equal, so IoU does not distinguish these
-# errors. The curves of boundary F1 against the tolerance do.
+# all sides, and a piece is missing in the other. Their IoUs are nearly equal, so IoU does not distinguish these two
+# errors. The curves of boundary F1 against the tolerance distinguish them.
 
 # %% name="boundary_figure" role="show"
 y, x = torch.meshgrid(torch.arange(90), torch.arange(90), indexing="ij")
@@ -549,9 +556,10 @@ show(fig, alt=f"Two incorrect discs, and their boundary F1 against the tolerance
 # %% [markdown] name="widget_text"
 # ## Move a box
 #
-# Move and resize the dashed box. The arrows show the gradients of IoU and GIoU with respect to its two corners. While
-# the centre of the dashed box is in the hatched region, the boxes do not overlap, and IoU has no arrow. Then place the
-# dashed box inside the fixed box. What happens to IoU and GIoU, and why?
+# Move and resize the dashed box. The arrows show the gradients of IoU and GIoU with respect to two of its corners.
+# While the centre of the dashed box is in the hatched region, the boxes do not overlap, and IoU has no arrow. Then
+# place the dashed box inside the fixed box, and move it without leaving the fixed box. How do IoU and GIoU change, and
+# why?
 
 # %% name="boxes_widget" role="widget"
 from segedu.teaching.widgets.metrics import explorer
@@ -562,7 +570,7 @@ explorer()
 # ## At scale
 #
 # Metrics are computed over whole data sets, and a single image of Cityscapes has two million pixels. The next cell
-# measures how fast your `confusion_matrix` counts random labels on the CPU and, if there is one, on the GPU.
+# measures how fast your `confusion_matrix` counts random labels on the CPU and, if a GPU is available, on the GPU.
 
 # %% name="scale" role="train"
 import time
@@ -607,8 +615,8 @@ if SCALE == "gpu":
 # **2.** Find the error: "Dice and IoU rank images in the same order, so they rank models in the same order."
 #
 # <details><summary>Answer</summary>
-# The first part is true, because D = 2J/(1+J) increases with J. The conclusion is not, because a model is ranked by a
-# mean over images. Model A with J = 0.5 on both of two images has the mean IoU 0.5 and the mean Dice 0.667. Model B
+# The first part is true, because D = 2J/(1+J) increases with J. The conclusion is wrong, because models are ranked by
+# a mean over images. Model A with J = 0.5 on both of two images has the mean IoU 0.5 and the mean Dice 0.667. Model B
 # with J = 0.1 and 0.91 has the larger mean IoU, 0.505, but the smaller mean Dice, 0.567.
 # </details>
 #

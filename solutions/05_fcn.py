@@ -2,13 +2,13 @@
 # # Lab 5: FCN and SegNet
 #
 # In this lab you turn a classifier into a network that predicts a class for every pixel. Its first prediction is
-# coarse. You upsample it and recover the outlines in two ways: FCN adds the scores of finer layers, and SegNet puts
-# each maximum back at its stored position. At the end you train FCN-32s, FCN-16s and FCN-8s.
+# coarse. You then recover the outlines in two ways: FCN upsamples the coarse scores and adds the scores of finer
+# layers, and SegNet puts each maximum back at its stored position. At the end you train FCN-32s, FCN-16s and FCN-8s.
 #
 # **Time:** about 70 minutes. **Points:** 20, in six exercises.
 #
 # **Prerequisites:** the pages of [chapter 5](../course/05-fcn/index.md), and labs 3 (convolutions) and 4 (mean IoU).
-# The mathematics is sums, logarithms and the softmax.
+# The mathematics that you need is sums, logarithms and the softmax.
 #
 # Each exercise has a cell in which you write a function, and a cell that checks your function on a few random inputs.
 # Grading uses other random inputs. If you are stuck, go on to the next exercise: later cells use the library's function
@@ -28,8 +28,10 @@
 # - write the loss of all these networks, and augment an image and its target together.
 #
 # After five poolings, one score represents 32 by 32 pixels. How accurate can a prediction of this resolution be? The
-# next figure shows an approximate upper bound. No network was used for it. Instead, the ground truth of a synthetic
-# street was averaged over cells of 32, 16 and 8 pixels, and then upsampled to the size of the image.
+# next figure shows an approximate upper bound. No network was used for the figure. Instead, the ground truth of a
+# synthetic street was averaged over square cells with sides of 32, 16 and 8 pixels, and then upsampled to the size of
+# the image. Which objects disappear with cells of 32 pixels, and which of them are visible again with cells of 8
+# pixels?
 
 # %% name="picture" role="show"
 from segedu.viz import show
@@ -53,12 +55,12 @@ show(
 # %% [markdown] name="fc_to_conv_text"
 # ## 1. A fully connected layer as a convolution (4 points)
 #
-# **Idea.** A classifier sees one window of fixed size. If you apply it to every window of a larger image, you get a map
-# of scores. A convolution computes this map at once.
+# **Idea.** The input of a classifier is one window of fixed size. If you apply the classifier to every window of a
+# larger image, you get a map of scores. A convolution computes this map in a single operation.
 #
 # **Formula.** A classification network ends in **fully connected** layers: the features $(C, h, w)$ are flattened and
-# multiplied by a matrix. They are flattened channel by channel, and row by row within a channel. So column
-# $c\,hw + y\,w + x$ of the matrix belongs to the feature at channel $c$, row $y$, column $x$:
+# multiplied by a matrix $M$. They are flattened channel by channel, and row by row within a channel. So column
+# $c\,hw + y\,w + x$ of the matrix belongs to the feature at channel $c$, row $y$, column $x$. Score $o$ is
 #
 # $$ s_o = b_o + \sum_{c,\,y,\,x} M_{o,\;c\,hw + y\,w + x}\; f_{c,y,x} $$
 #
@@ -67,8 +69,9 @@ show(
 # features of 512 channels, so it becomes a 7x7 convolution. Each of the following layers reads a single position and
 # becomes a 1x1 convolution.
 #
-# **Worked example.** The matrix (1, 2, 3, 4), applied to one channel of 2x2 features, becomes the kernel in the next
-# cell. On a 3x3 map it gives four scores, one for each window.
+# **Worked example.** The matrix (1, 2, 3, 4), applied to one channel of 2x2 features, becomes a 2x2 kernel with the
+# rows (1, 2) and (3, 4). The next cell applies both to a 3x3 map. Each gives the same four scores, one per window: 1,
+# 4, 4 and 5.
 
 # %% name="fc_by_hand" role="show"
 layer = torch.nn.Linear(4, 1, bias=False)
@@ -106,7 +109,8 @@ check(fc_to_conv)
 # Here is a classifier with one class: does this window show the eye inside the white frame? The classifier is one fully
 # connected layer, fitted by least squares to all windows of the photograph. The target is 1 for the framed window and 0
 # for every other window. Your function converts the layer to a convolution, which computes the scores of all windows at
-# once.
+# once. The right panel shows these scores, with a circle at the highest one. Is it at the position of the framed
+# window, row 34 and column 48?
 
 # %% name="fc_figure" role="show"
 from skimage.data import astronaut
@@ -136,23 +140,27 @@ show(
 #
 # **Idea.** The map of scores is small. A transposed convolution with stride $f$ upsamples it: it adds one copy of its
 # kernel per score. Each copy is multiplied by the score, and neighbouring copies are $f$ pixels apart. Which kernel
-# gives a smooth result? A **tent** along each axis: it is 1 at the position of the score and falls linearly to 0 at the
-# position of the next score.
+# gives a smooth result? A **tent** (a triangle function) along each axis: it is 1 at the position of the score and
+# falls linearly to 0 at the positions of the two neighbouring scores.
 #
 # **Formula.** For a kernel of $k$ pixels, with $f = \lceil k/2 \rceil$ and the centre at $(k-1)/2$,
 #
 # $$ t_i = 1 - \frac{\lvert i - (k-1)/2 \rvert}{f}, \qquad w_{y,x} = t_y\, t_x $$
 #
-# In an even kernel the centre lies between two pixels, in an odd kernel on a pixel.
+# If $k$ is even, the centre lies between two pixels. If $k$ is odd, the centre is a pixel.
 #
 # **Worked example.** For $k = 4$ and $f = 2$, the tent is $t = (\tfrac14, \tfrac34, \tfrac34, \tfrac14)$. So the value
-# at the corner of the kernel is $\tfrac1{16}$, and the value in the middle is $\tfrac9{16}$.
+# at each corner of the kernel is $\tfrac1{16}$, and each of the four values in the middle is $\tfrac9{16}$.
 #
-# The kernel does not sum to 1. For $k = 2f$ it sums to $f^2$, because each score has to fill $f^2$ pixels. The kernel
-# also does not mix classes: from class $c$ to class $c$ it is the tent, and between different classes it is zero.
+# The values of the kernel add up to $f^2$ and not to 1, because each score has to fill $f^2$ pixels. The kernel also
+# does not mix classes: from class $c$ to class $c$ it is the product of two tents, and between different classes it is
+# zero.
 #
 # FCN initialises its transposed convolutions with these weights. Training may change the weights of the upsampling by
-# 2, which you meet in section 3. The last upsampling, to the size of the image, keeps the tent.
+# 2, which you meet in section 3. The weights of the last upsampling, to the size of the image, stay fixed.
+#
+# The figure after the check applies your kernel with $k = 16$ and stride 8 to a map of 3 x 4 scores. Note that the
+# upsampled scores change smoothly, without visible blocks.
 
 
 # %% name="bilinear_kernel" role="solution"
@@ -203,10 +211,11 @@ show(
 # ## 3. Add the scores of finer layers (4 points)
 #
 # **Idea.** Interpolation cannot recover outlines. But the features before the last poolings still contain them. FCN
-# therefore computes scores from these features too, with a 1x1 convolution for each of two earlier layers. These scores
-# are called skips. The scores are **added**, class by class, before any softmax.
+# therefore computes scores from these features too, with a 1x1 convolution for each of two earlier layers. In this lab,
+# these additional scores are called skips. The scores are **added**, class by class, before any softmax.
 #
-# **Formula.** With $U$ the transposed convolution,
+# **Formula.** Let $s_{32}$ be the coarsest scores, which have stride 32, let $s_{16}$ and $s_8$ be the skips, which
+# have strides 16 and 8, and let $U$ be the transposed convolution. The sum is
 #
 # $$ s = U\bigl(U(s_{32}) + \operatorname{crop}(s_{16})\bigr) + \operatorname{crop}(s_8) $$
 #
@@ -227,12 +236,13 @@ show(
 # So row 0 of $U(s_{32})$ corresponds to row $(-11.5 + 91.5) / 16 = 5$ of $s_{16}$. Row 0 of the second upsampled map
 # corresponds to row $(-23.5 + 95.5) / 8 = 9$ of $s_8$. The same holds for columns. The crop is as large as the
 # upsampled scores. The rows that remain after it are removed as well, and their number may differ from the offset. Your
-# function receives both offsets as an argument.
+# function receives the two offsets, 5 and 9 in this example, as an argument.
 #
 # The result has stride 8. FCN-8s then upsamples it by 8 to the size of the image, which is not part of this exercise.
 #
-# **Worked example.** Take one class, and let all weights of the kernel be 1. Then $s_{32} = (4)$ becomes a 4x4 map of
-# fours. If $s_{16}$ is $-1$ everywhere, the sum is 3 everywhere.
+# **Worked example.** Take one class, and let all weights of the kernel be 1. Then the single score $s_{32} = (4)$
+# becomes a 4x4 map of fours. If $s_{16}$ is $-1$ everywhere, the first sum is 3 everywhere. The second step upsamples
+# this 4x4 map to 10x10 and adds the crop of $s_8$.
 
 
 # %% name="fcn8_fuse" role="solution"
@@ -311,12 +321,14 @@ show(
 #
 # $$ x_{i-1} = \operatorname{ReLU}\bigl( W_i * \operatorname{unpool}(x_i, \text{indices}_i) \bigr) $$
 #
-# The last convolution, $W_1$, computes the logits and has no ReLU. Each image and each channel has its own indices. The
-# size before each pooling has to be known as well, because 4 rows and 5 rows both pool to 2.
+# Here $x_i$ is the map from which the decoder undoes pooling $i$, and $*$ is a convolution. The last convolution, with
+# the weight $W_1$, computes the logits and has no ReLU. (Python counts from 0, so $W_1$ is `weights[0]` in your
+# function.) Each image and each channel has its own indices. The size before each pooling has to be known as well,
+# because 4 rows and 5 rows are both pooled to 2.
 #
-# **Why not store the features, as the U-Net does?** Because of the memory. The four features of a window need 4 x 32 =
-# 128 bits. The position of the largest of the four needs 2 bits. (Deep learning frameworks nevertheless store an index
-# in 64 bits.)
+# **Why not store the features, as the U-Net does?** Because features need more memory. The four features of a 2x2
+# window need 4 x 32 = 128 bits. The position of the largest of the four needs 2 bits. (Deep learning frameworks
+# nevertheless store an index in 64 bits.)
 #
 # **Worked example.** The value 7 with index 4, in a plane 3 columns wide, goes to row 1, column 1. A 3x3 kernel of ones
 # then gives 7 at this pixel and at the eight pixels around it.
@@ -361,8 +373,8 @@ check(segnet_decode)
 # %% [markdown] name="segnet_after"
 # The encoder of the next figure consists of two poolings and has no convolutions. Its input is an image of the outlines
 # of the street. The result is upsampled in two ways: by bilinear interpolation, and by your decoder. The weights of the
-# decoder were set manually, and its last convolution spreads each value over its neighbours. With the indices, every
-# value returns to a pixel of an outline.
+# decoder were set manually, and its last convolution spreads each value over the neighbouring pixels. The interpolated
+# outlines are broad and blurred. With the indices, every value returns to a pixel of an outline.
 
 # %% name="segnet_figure" role="show"
 from segedu.viz import outline
@@ -401,7 +413,7 @@ show(
 #
 # The papers sum this loss over the pixels. Here you take the mean, so that the loss does not grow with the size of the
 # image. Pixels without a ground-truth class (**void** pixels, for example the border around objects) are excluded both
-# from the sum and from the number of pixels by which you divide. If all pixels are void, the loss is 0.
+# from the sum and from the number of pixels by which you divide. If all pixels of the batch are void, the loss is 0.
 #
 # **Worked example.** Take two classes and the logits (2, 0). If the ground truth is class 0,
 # $\ell = \log(e^2 + 1) - 2 = 0.127$. If it is class 1, $\ell = 2.127$. If the pixel is void, it contributes neither to
@@ -470,7 +482,10 @@ show(
 #    because the class of these pixels is unknown.
 #
 # **Worked example.** The target row (2, 8), flipped, upsampled by 2 and with a border of 1, becomes (255, 8, 8, 2, 2,
-# 255). It occurs twice, because rows are repeated too, and lies between two rows of 255.
+# 255). The new target contains this row twice, because rows are repeated too, between a first and a last row of 255.
+#
+# The figure after the check shows an image (top) and its target (bottom). Compare each column: do the image and the
+# target still match?
 
 
 # %% name="joint_augment" role="solution"
@@ -543,10 +558,10 @@ explorer()
 # ## Train three networks
 #
 # FCN-32s, FCN-16s and FCN-8s learn the ten classes of a synthetic street. The recipes of `segedu train` build them.
-# Each network starts from the same small VGG, which was trained to classify windows of other streets, as the VGG of the
-# paper was trained on ImageNet. All three networks see the same images in the same order, and are trained for the same
-# number of iterations. They differ only in how many finer layers contribute scores. Your `joint_augment` flips about
-# half of the images, and your `pixel_ce` is the loss.
+# Each network starts from the same small VGG, which was trained to classify windows of other streets, just as the VGG
+# of the paper was trained to classify images of ImageNet. All three networks are trained on the same images in the same
+# order, for the same number of iterations. They differ only in how many finer layers contribute scores. Your
+# `joint_augment` flips about half of the images, and your `pixel_ce` is the loss.
 #
 # On a CPU there is time for only a few seconds of training per network. The streets are therefore simple: the sun
 # shines, and every surface has its typical colour (`variety` 0). On a GPU the streets have their usual variety, the
@@ -614,7 +629,7 @@ for stride in (32, 16, 8):
 # %% [markdown] name="table_text"
 # The first row of the table is a simple baseline: at each pixel it predicts the class that is most frequent at this
 # position in the training scenes. The rows "upper bound" are not predictions of a network. They use scores computed
-# from the ground truth, as the widget does.
+# from the ground truth, as the widget does. For which classes is a network farthest from its upper bound?
 
 # %% name="train_table" role="train"
 from segedu.metrics.semantic import iou_per_class
@@ -633,7 +648,8 @@ for name, ious in rows.items():
     print(f"{name:<18}{float(ious.nanmean()):6.2f} |" + "".join(f"{float(value):7.2f}" for value in ious))
 
 # %% [markdown] name="train_figure_text"
-# Compare the outlines and the thin objects. On large surfaces the three predictions are similar.
+# The next figure shows the predictions of the three networks for one validation scene, and below each prediction its
+# wrong pixels. Compare the outlines and the thin objects. On large surfaces the three predictions are similar.
 
 # %% name="train_figure" role="train"
 from segedu.teaching.widgets.fcn import error_picture
@@ -709,11 +725,12 @@ if VOC:
 # 7x7, 1x1 and 1x1. Often all three are called "1x1 convolutions", which is wrong for the first one.
 # </details>
 #
-# **2. A network accepts images of 224 x 224 pixels. It has five poolings and then a 7x7 convolution without padding.
-# How many scores per class does it compute for an image of 320 x 320 pixels?**
+# **2. A network was trained on images of 224 x 224 pixels. It has five poolings by 2 and then a 7x7 convolution without
+# padding; all other layers keep the size. How many scores per class does it compute for an image of 320 x 320 pixels?**
 #
 # <details><summary>Answer</summary>
-# There are 320 / 32 = 10 features per side, so there are 4 x 4 scores per class. The weights do not change.
+# The last feature map has 320 / 32 = 10 rows and columns. A 7x7 kernel has 10 - 7 + 1 = 4 positions along each axis, so
+# there are 4 x 4 scores per class. The weights do not change.
 # </details>
 #
 # **3. Why does FCN-8s add its skips, while the U-Net concatenates them?**
@@ -723,13 +740,13 @@ if VOC:
 # are features without a fixed meaning, and the next convolution learns how to combine them.
 # </details>
 #
-# **4. SegNet stores indices, and the U-Net stores features. Which information does each of the two keep that the other
-# does not?**
+# **4. SegNet stores indices, and the U-Net stores features. Which information about a 2x2 window does each of them
+# store? Is there information that only the indices contain?**
 #
 # <details><summary>Answer</summary>
-# Indices store where the maximum of each window was, in 2 bits per window, and nothing about the other three pixels.
-# Features store the values of all four pixels. They also determine the indices, so their only disadvantage is that they
-# need more memory.
+# An index stores only the position of the maximum, in 2 bits, and no value of any of the four pixels. The features are
+# the values of all four pixels. There is no information that only the indices contain, because the features determine
+# the position of the maximum. The disadvantage of the features is that they need more memory.
 # </details>
 #
 # **5. In a batch, half of all pixels are void. Your code divides the sum of the losses by the number of all pixels.
@@ -743,8 +760,8 @@ if VOC:
 # **6. Find the error: "A deconvolution undoes a convolution."**
 #
 # <details><summary>Answer</summary>
-# It restores only the size. The transposed convolution adds weighted copies of its kernel, and the information that the
-# convolution discarded remains lost. This is why FCN needs its skip connections.
+# A deconvolution, or transposed convolution, restores only the size. It adds weighted copies of its kernel, and the
+# information that convolutions and poolings have discarded remains lost. This is why FCN needs its skip connections.
 # </details>
 
 # %% [markdown] name="next"

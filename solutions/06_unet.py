@@ -1,9 +1,9 @@
 # %% [markdown] name="title"
 # # Lab 6: U-Net
 #
-# In this lab you build the U-Net, from its smallest block to the whole network. You compute which image sizes it
-# accepts, train it with and without its skips, give large weights to the pixels between cells, and predict an image
-# that is larger than the input of the network.
+# In this lab you build the U-Net (Ronneberger et al., 2015), from its smallest block to the whole network. You compute
+# which image sizes it accepts, train it with and without its skips, give large weights to the pixels between cells, and
+# predict an image that is larger than the input of the network. Below, "the paper" is the paper by Ronneberger et al.
 #
 # **Time:** about 80 minutes. **Points:** 20, in six exercises.
 #
@@ -48,12 +48,12 @@ show(
 #
 # A network with poolings has a large receptive field, but it loses the exact positions of what it sees. The U-Net first
 # reduces the resolution with poolings (the contracting path), and then restores it (the expanding path). At every
-# resolution, the expanding path receives a copy of the features that the contracting path computed at this resolution.
+# resolution, the expanding path receives a copy of the features that the contracting path computed at that resolution.
 # This copy is called a **skip** or skip connection. The contracting path recognises *what* is in the image. The skips
 # preserve *where* its outlines are.
 #
 # In the next figure each box stands for two convolutions. The number inside the box is the number of channels. The
-# numbers below it are the sizes before and after the two convolutions.
+# numbers below the box are the numbers of pixels per side, before and after the two convolutions.
 
 # %% name="the_u" role="show"
 from segedu.teaching.widgets.unet import draw_unet
@@ -74,7 +74,7 @@ draw_unet(depth=4, base_channels=64, padding=0, size=572)
 # **Worked example.** A 5x5 image becomes 3x3, and then 1x1. The next cell shows these sizes.
 #
 # The first convolution changes the number of channels, and the second one keeps it. The block has no batch
-# normalisation, because the U-Net of the paper, published in 2015, has none.
+# normalisation, because the U-Net of the paper has none.
 
 # %% name="sizes_by_hand" role="show"
 image = torch.zeros(1, 1, 5, 5)
@@ -107,9 +107,10 @@ def double_conv(in_channels: int, out_channels: int) -> torch.nn.Module:
 check(double_conv)
 
 # %% [markdown] name="double_conv_after"
-# How large is the receptive field of such a block? Each output value depends on a 5x5 window of the image. The next
-# figure shows the absolute value of the gradient of one output position, summed over its channels, with respect to the
-# image. The block has random weights.
+# How large is the receptive field of such a block? Each output value depends on a 5x5 window of the image. To see this,
+# the next cell sums the channels of one output position and computes the gradient of this sum with respect to the
+# image. The figure shows the absolute value of the gradient, for a block with random weights. Notice that it is zero
+# outside a window of 5x5 pixels.
 
 # %% name="double_conv_figure" role="show"
 torch.manual_seed(0)
@@ -141,10 +142,11 @@ show(
 # So if the number of rows to remove is odd, one more row is removed at the bottom than at the top.
 #
 # **Worked example.** A skip of 8 rows is cropped to 5 rows. The crop begins at row $\lfloor 3/2 \rfloor = 1$, so rows 1
-# to 5 remain. One row is removed at the top and two at the bottom.
+# to 5 (counted from 0) remain. One row is removed at the top and two at the bottom.
 #
 # After the crop, the skip and the upsampled features are **concatenated along the channels**, skip first. They are not
-# added: the next convolution learns how to combine them.
+# added: the next convolution learns how to combine them. The figure after the check shows this example in two
+# dimensions: a skip of 8x8 values, its crop, and a map of 5x5 upsampled features.
 
 
 # %% name="crop_concat" role="solution"
@@ -203,7 +205,9 @@ show(
 # every size along the way, including that of the output, has to be at least 1.
 #
 # **Worked example.** At depth 1, $20 \to 16 \to 8 \to 4 \to 8 \to 4$ is legal. The size 21 is illegal, because
-# $21 \to 17$ and 17 is odd. The size 16 is illegal, because $16 \to 12 \to 6 \to 2 \to 4 \to 0$ leaves no pixels.
+# $21 \to 17$ and 17 is odd. The size 16 is illegal, because $16 \to 12 \to 6 \to 2 \to 4 \to 0$ leaves no pixels. The
+# figure after the check shows all legal sizes up to 300. Notice that a deeper network has fewer legal sizes, and that
+# its output is smaller.
 
 
 # %% name="unet_out_size" role="solution"
@@ -337,9 +341,9 @@ def build_unet(in_channels: int, num_classes: int, base_channels: int, depth: in
 check(build_unet)
 
 # %% [markdown] name="build_unet_after"
-# How large is the receptive field of one logit? The next figure shows the gradient of the logits in the middle with
-# respect to the image, for your network at depth 1, 2 and 3. The scale is logarithmic: the influence of distant pixels
-# is small, but not zero.
+# How large is the receptive field of one logit? The next figure shows the gradient of the logits of the pixel in the
+# middle with respect to the image, for your network at depth 1, 2 and 3. The scale is logarithmic: the influence of
+# distant pixels is small, but not zero.
 
 # %% name="build_unet_figure" role="show"
 torch.manual_seed(0)
@@ -368,17 +372,19 @@ show(
 #
 # $$ w = w_c + w_0 \exp\left( - \frac{(d_1 + d_2)^2}{2 \sigma^2} \right) $$
 #
-# where $d_1$ is the distance to the nearest cell and $d_2$ the distance to the second nearest cell. Both distances are
-# small only in a gap between two cells. The class weight $w_c$ compensates for one class being rarer than the other.
+# where $d_1$ is the distance from the pixel to the nearest cell, and $d_2$ the distance to the second nearest cell. A
+# distance to a cell is the distance between the centre of the pixel and the centre of the nearest pixel of this cell.
+# Both distances are small only in a gap between two cells. The class weight $w_c$ compensates for one class being rarer
+# than the other.
 #
 # In this lab the second term is added on the **background only**, and it is omitted if there are fewer than two cells.
 #
 # **Worked example.** Let the gap be one pixel wide, with $w_0 = 10$ and $\sigma = 5$. Then $d_1 = d_2 = 1$, so the
-# second term is $10\, e^{-4/50} = 9.23$. Half-way between two cells that are 20 pixels apart it is
-# $10\, e^{-400/50} = 0.003$.
+# second term is $10\, e^{-4/50} = 9.23$. Halfway between two cells that are 20 pixels apart, $d_1 = d_2 = 10$, so the
+# second term is only $10\, e^{-400/50} = 0.003$.
 #
 # The function `scipy.ndimage.distance_transform_edt(mask)` returns, for each pixel of the mask, the distance between
-# its centre and the centre of the nearest pixel outside the mask.
+# the centre of this pixel and the centre of the nearest pixel outside the mask.
 
 
 # %% name="weight_map" role="solution"
@@ -388,9 +394,9 @@ def weight_map(label_map: np.ndarray, class_weights: tuple[float, float], w0: fl
     Args:
         label_map: (H, W) integers. 0 is the background, and every other label is one cell. The labels are not
             necessarily 1, 2, 3, ...; cells may touch; there may be only one cell, or none.
-        class_weights: two values of w_c, for background pixels and for pixels of cells.
+        class_weights: two values of w_c, the first for background pixels and the second for pixels of cells.
         w0: the factor of the second term.
-        sigma: its range, in pixels.
+        sigma: the range of the second term, in pixels.
 
     Returns:
         (H, W) floats: w_c, plus the second term on background pixels if there are at least two cells.
@@ -426,7 +432,7 @@ fig.colorbar(picture, ax=axes[1])
 show(
     fig,
     alt="A label map with three discs, and their weight map. The weights are largest in the narrow gaps between the "
-    "discs, up to about ten times as large as elsewhere.",
+    "discs, up to 8. They are 1.8 in the discs, and 0.7 in most of the background.",
 )
 
 # %% [markdown] name="tile_predict_text"
@@ -439,10 +445,10 @@ show(
 #
 # **Rules.**
 #
-# - An input tile of $t$ pixels gives an output tile of $s = t - 2m$ pixels. The model removes $m$ pixels on each side,
-#   called the **margin**.
-# - Output tile $i$ begins at row $i \cdot s$ of the image. Its input tile begins $m$ rows above. The same holds for
-#   columns.
+# - An input tile of $t$ pixels gives an output tile of $s = t - 2m$ pixels. The model removes $m$ pixels on each side.
+#   The number $m$ is called the **margin**.
+# - Output tile $i$ begins at row $i \cdot s$ of the image. The corresponding input tile begins at row
+#   $i \cdot s - m$. The same holds for columns.
 # - Outside the image, the input tile is filled by **mirroring**. Row $-1$ is row 1, and row $-2$ is row 2. The border
 #   row itself is not repeated (`mode="reflect"` in `np.pad` and in `torch.nn.functional.pad`).
 # - The last tile may extend beyond the image. The part of its output that lies outside the image is discarded.
@@ -471,7 +477,7 @@ def tile_predict(model, image: torch.Tensor, tile_size: int, margin: int) -> tor
 
     Returns:
         (K, H, W): for each pixel, the output of the model for this pixel, computed from a tile of the mirrored
-        image. K follows from the output of the model only. Do not change the image in place.
+        image. K is not an argument: read it from the output of the model. Do not change the image in place.
     """
     ### BEGIN SOLUTION: mirror the image, crop the tiles, and put the outputs side by side
     _, height, width = image.shape
@@ -532,8 +538,8 @@ show(
 # ## Explore depth, width and padding
 #
 # The depth, the number of base channels and the padding determine the shapes, the number of parameters and the memory.
-# Which change doubles the number of parameters, and which change doubles the memory? Why does depth 5 need such a large
-# image without padding?
+# By which factor does the number of parameters grow if you double the number of base channels? By which factor does the
+# memory grow? Why does depth 5 need such a large image without padding?
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.unet import explorer
@@ -544,12 +550,13 @@ explorer()
 # ## Train it, with skips and without
 #
 # Now you train your network to classify each pixel as cell or background. A second network is trained for comparison.
-# It differs in one respect only: its skips are replaced by zeros. It has equally many weights, and is trained for the
-# same number of iterations.
+# The second network differs in one respect only: its skips are replaced by zeros. It has equally many weights, and is
+# trained for the same number of iterations.
 #
-# Images and weights are initialised as in the paper. The images have a mean of about 0. The weights are Gaussian with
-# standard deviation $\sqrt{2/N}$, where $N$ is the number of inputs of one output value. Without this initialisation, a
-# network without normalisation learns slowly or not at all.
+# The images are standardised: they have a mean of about 0 and a standard deviation of about 1. The weights are
+# initialised as in the paper: they are drawn from a Gaussian distribution with standard deviation $\sqrt{2/N}$, where
+# $N$ is the number of input values on which one output value of the layer depends. Without this initialisation, a
+# network that has no normalisation layers learns slowly or not at all.
 
 # %% name="train_parts" role="train"
 from segedu.datasets.batch import semantic_batch
@@ -644,9 +651,10 @@ for name, net in nets.items():
 # %% [markdown] name="tiles_of_the_net"
 # Now you combine both parts: your network was trained on small square images, and your `tile_predict` applies it to an
 # image of 200 by 264 pixels. A padded network sees zeros beyond the edge of each tile. The next cell therefore crops 16
-# pixels from each side of its output and treats them as the margin. The stride is then $64 - 2 \cdot 16 = 32$, a
-# multiple of $2^3$ and of $2^4$, so the poolings of all tiles are aligned. Some influence of the zeros remains: a
-# margin of $6 \cdot 2^D$ pixels, 48 at depth 3, would remove it entirely.
+# pixels from each side of its output and treats them as the margin. The stride is then $64 - 2 \cdot 16 = 32$. The
+# network has depth 3 on a CPU and depth 4 on a GPU, and 32 is a multiple of $2^3$ and of $2^4$, so the poolings of all
+# tiles are aligned. Some influence of the zeros remains: a margin of $6 \cdot 2^D$ pixels, which is 48 at depth
+# $D = 3$, would remove it entirely.
 
 # %% name="whole_image" role="train"
 large = draw_cells(7, size=(200, 264))
@@ -716,8 +724,9 @@ show(
 # %% [markdown] name="pets_text"
 # ## Photographs: Oxford-IIIT Pet
 #
-# Oxford-IIIT Pet has 7,349 photographs of cats and dogs with their outlines. If you have downloaded it, enter the path
-# of its folder in the next cell. This is the folder that contains `images` and `annotations`. Use a GPU.
+# Oxford-IIIT Pet has 7,349 photographs of cats and dogs, each with a ground-truth mask of the animal. If you have
+# downloaded it, enter the path of its folder in the next cell. This is the folder that contains `images` and
+# `annotations`. Use a GPU.
 
 # %% name="pets" role="train"
 PETS = None  # for example "oxford-iiit-pet"
@@ -749,8 +758,8 @@ if PETS:
 # **1. The image of the paper has 572 pixels per side. Which is the next larger legal size?**
 #
 # <details><summary>Answer</summary>
-# 588. At depth 4, legal sizes are 16 pixels apart: the size at the bottom of the U changes in steps of 1, and each of
-#      the four poolings doubles this step in the image.
+# The next larger legal size is 588. At depth 4, legal sizes are 16 pixels apart: the size at the bottom of the U
+# changes in steps of 1, and each of the four poolings doubles this step in the image.
 # </details>
 #
 # **2. You pad the convolutions of a U-Net of depth 4, and keep images of 572 pixels per side. Is this size legal?**
@@ -763,8 +772,8 @@ if PETS:
 # **3. The network without skips has as many parameters as the network with skips. Why is it worse?**
 #
 # <details><summary>Answer</summary>
-# All information from the image to the logits passes through three poolings. They discard the exact positions of the
-# outlines, and no number of parameters can recover them.
+# All information from the image to the logits passes through all poolings of the network. The poolings discard the
+# exact positions of the outlines, and no number of parameters can recover these positions.
 # </details>
 #
 # **4. Why does the weight map use two distances and not one?**

@@ -19,7 +19,8 @@
 #
 # Run the cells from top to bottom. As long as one of your functions is missing or wrong, later cells use the library's
 # function, so the notebook always runs to its end. Most checks compare two things: the value of your loss, and its
-# **gradient**. So use torch tensors throughout.
+# **gradient**. So compute with torch operations from the logits to the loss: a detour through NumPy or `.item()` loses
+# the gradient.
 #
 # Your functions may call other libraries, but not functions that solve the exercise on their own, such as
 # `torchvision.ops.sigmoid_focal_loss`. Checks and grading hide these functions ([list of hidden
@@ -33,7 +34,7 @@
 # The next figure shows four losses of a single object pixel. The network assigns it the probability $p = \sigma(z)$ of
 # being object, where $z$ is the logit. Left: the values of the losses. Right: the absolute values of their derivatives
 # with respect to the logit $z$, that is, how strongly gradient descent changes $z$. Look at the left end of the right
-# plot, where the network is confident and wrong.
+# plot, where the network is confident and wrong: which of the four losses still have a gradient there?
 
 # %% name="four_losses" role="show"
 from segedu.viz import show
@@ -52,8 +53,9 @@ draw_losses(p=0.05)
 # $$ -\log p_t = -\log \frac{e^{z_t}}{\sum_k e^{z_k}} = \log \sum_k e^{z_k} - z_t
 # \qquad \frac{\partial}{\partial z_k}(-\log p_t) = p_k - y_k $$
 #
-# The gradient equals the error of the probabilities. It is largest where the prediction is most wrong. The gradient of
-# the $L_2$ loss, $(1 - p)^2$, contains the factor $p(1 - p)$, so it vanishes there.
+# The gradient equals the error of the probabilities. It is largest where the prediction is most wrong. The $L_2$ loss
+# of one logit, $(1 - p)^2$ with $p = \sigma(z)$, has a gradient with the factor $p(1 - p)$. This gradient therefore
+# vanishes where the prediction is most wrong.
 #
 # **Worked example.** Let $z = (\log 3, 0)$, so $p = (\tfrac34, \tfrac14)$. If the ground truth is class 0, the loss is
 # $-\log \tfrac34 = 0.288$ and the gradient is $(-\tfrac14, \tfrac14)$. If it is class 1, the loss is $\log 4 = 1.386$
@@ -74,7 +76,7 @@ def ce_from_logits(logits, target):
 
     Returns a tensor with a single value, differentiable with respect to logits: the mean over the B * H * W pixels.
     """
-    ### BEGIN SOLUTION: log-probabilities without overflow; pick the ground truth, or sum over classes with weights
+    ### BEGIN SOLUTION: log-probabilities without overflow; pick the class, or for a soft target sum over the classes
     log_p = logits - torch.logsumexp(logits, dim=1, keepdim=True)
     if target.is_floating_point():
         return -(target * log_p).sum(dim=1).mean()
@@ -87,8 +89,8 @@ check(ce_from_logits)
 
 # %% [markdown] name="ce_figure_text"
 # How much does this matter in practice? The next figure shows gradient descent on a single logit. It starts at
-# $z = -6$, where the network is confident and wrong ($p = 0.0025$). Cross-entropy reaches a high probability after a
-# few steps. With $L_2$ the probability hardly changes.
+# $z = -6$, where the network is confident and wrong ($p = 0.0025$). With cross-entropy the probability exceeds 0.75
+# after ten steps. With $L_2$ it hardly changes in 60 steps.
 
 # %% name="ce_figure" role="show"
 entropy = use(ce_from_logits)
@@ -123,15 +125,15 @@ show(fig, alt=alt)
 # ## 2. Weights for rare classes (3 points)
 #
 # **Idea.** If 98 of 100 pixels are background, the mean loss depends almost only on the background. To compensate, each
-# pixel gets the weight of its **ground-truth** class: 1 divided by the number of pixels of this class in the training
-# set.
+# pixel gets the weight of its **ground-truth** class. This weight is 1 divided by $n_k$, the number of pixels of class
+# $k$ in the training set.
 #
 # **Formula.** With $w_k = 1/n_k$, and with the loss $\ell_i$ and the ground-truth class $t_i$ of pixel $i$,
 #
 # $$ L = \frac{\sum_i w_{t_i} \ell_i}{\sum_i w_{t_i}} $$
 #
-# This is a weighted *mean*: if you multiply all weights by 10, it does not change. An ignored pixel has weight 0, and
-# so has a pixel of a class with $n_k = 0$. If all weights are 0, the loss is 0.
+# This is a weighted *mean*: it does not change if you multiply all weights by 10. An ignored pixel has weight 0, and so
+# has a pixel of a class with $n_k = 0$. If all weights are 0, the loss is 0.
 #
 # **Worked example.** Let $n = (98, 2)$. One background pixel has loss 0.1, and one object pixel has loss 2. Their
 # unweighted mean is 1.05. The weighted mean is $(0.1/98 + 2/2) / (1/98 + 1/2) = 1.96$, which is close to the loss of
@@ -146,7 +148,7 @@ def weighted_ce(logits, target, pixel_counts, ignore_index):
     target:       int64 tensor (B, H, W), the ground-truth classes 0 to K - 1, or ignore_index
     pixel_counts: int64 tensor (K,), the number n_k of pixels of each class in the training set; a class with count 0
                   has weight 0
-    ignore_index: pixels with this target must not count, neither in the sum nor in the divisor.
+    ignore_index: pixels with this target must not count, neither in the numerator nor in the denominator.
                   It may be 255 or -1, and is never one of the classes
 
     Returns a tensor with a single value, differentiable with respect to logits: the weighted sum of the losses of the
@@ -168,9 +170,10 @@ def weighted_ce(logits, target, pixel_counts, ignore_index):
 check(weighted_ce)
 
 # %% [markdown] name="scene_text"
-# The images of this lab are synthetic: they show small nuclei in noise, which cover about 2 % of the pixels. Consider
-# an untrained network that predicts $p = 0.5$ everywhere. The bars show what fraction of its loss comes from each
-# class. Without weights, nearly all of the loss comes from the background.
+# The images of this lab are synthetic. They show small nuclei in a noisy background, and the nuclei cover about 2 % of
+# the pixels. Consider an untrained network that predicts $p = 0.5$ everywhere. The bars show what fraction of its loss
+# comes from each class. Without weights, nearly all of the loss comes from the background. With weights, each class
+# contributes one half.
 
 # %% name="scene" role="show"
 from segedu.datasets.cells import draw_cells
@@ -202,9 +205,9 @@ show(
 # ## 3. The focal loss (4 points)
 #
 # **Idea.** A class weight increases the influence of a class. It does not distinguish between easy and hard pixels: the
-# losses of ten thousand background pixels with $p_t = 0.99$ still add up. The focal loss reduces the influence of
-# **easy** pixels of any class. It is often said that the focal loss gives rare classes a larger weight. But the classes
-# are balanced by its other parameter, $\alpha$.
+# losses of ten thousand background pixels with $p_t = 0.99$ still add up. The focal loss (Lin et al., 2017) reduces the
+# influence of **easy** pixels of any class, with a factor whose exponent is $\gamma$. It is often said that this factor
+# gives rare classes a larger weight. But the classes are balanced by the other parameter of the focal loss, $\alpha$.
 #
 # **Formula.** Each pixel has one logit $z$, and $p = \sigma(z)$. For target 1, $p_t = p$ and $\alpha_t = \alpha$. For
 # target 0, $p_t = 1 - p$ and $\alpha_t = 1 - \alpha$.
@@ -242,9 +245,10 @@ def focal(logits, target, alpha, gamma):
 check(focal)
 
 # %% [markdown] name="focal_figure_text"
-# The left plot of the next figure shows the curves of the paper, computed by your function. The right plot considers
-# 9,800 easy background pixels ($p_t = 0.95$) and 200 hard object pixels ($p_t = 0.3$). It shows which fraction of the
-# total loss comes from the easy pixels, for several values of $\gamma$.
+# The left plot of the next figure shows the curves of the paper by Lin et al., computed by your function. The right
+# plot considers 9,800 easy background pixels ($p_t = 0.95$) and 200 hard object pixels ($p_t = 0.3$). It shows which
+# fraction of the total loss comes from the easy pixels, for several values of $\gamma$. With $\gamma = 0$
+# (cross-entropy) the easy pixels contribute two thirds of the loss, and with $\gamma = 2$ about 1 %.
 
 # %% name="focal_figure" role="show"
 focal_loss, one = use(focal), torch.ones(1, dtype=torch.int64)
@@ -280,7 +284,7 @@ show(
 # ## 4. The Dice loss (4 points)
 #
 # **Idea.** Cross-entropy is a mean over pixels. The Dice metric is not: it compares whole masks. If you replace the
-# predicted mask by probabilities, Dice becomes differentiable. It does not contain the true negatives, so background
+# predicted mask by probabilities, Dice becomes differentiable. Dice does not contain the true negatives, so background
 # pixels with probability 0 contribute nothing, however many they are.
 #
 # **Formula.** For each image and each class except the background, with sums over the pixels,
@@ -293,11 +297,12 @@ show(
 #
 # **Worked example.** Four pixels have $y = (1, 1, 0, 0)$ and $p = (1, \tfrac12, \tfrac12, 0)$, and $s = 1$. Then
 # $\sum yp = 1.5$, both areas are 2, and $L = 1 - 4/5 = 0.2$. The mean of one fraction per pixel gives a different
-# result, $1 - (1 + 0.8 + 0.667 + 1)/4 = 0.133$. It does not compare masks, because each pixel contributes a fraction of
-# its own.
+# result, $1 - (1 + 0.8 + 0.667 + 1)/4 = 0.133$. This mean does not compare masks, because each pixel contributes a
+# fraction of its own.
 #
-# **What does $s$ do?** It prevents $0/0$, but it also reduces the loss of small objects. With $s = 0$, a class without
-# ground-truth pixels whose probability is 0 everywhere has the fraction $0/0$. In this exercise its loss is 0.
+# **What does $s$ do?** It prevents $0/0$, but it also reduces the loss of small objects that are missed. With $s = 0$,
+# the fraction is $0/0$ for a class that has no ground-truth pixels and whose probability is 0 everywhere. In this
+# exercise the loss of such a class is 0.
 
 
 # %% name="soft_dice" role="solution"
@@ -330,7 +335,7 @@ check(soft_dice)
 # The next figure shows the effect of $s$, measured with your function. An image of 64 by 64 pixels contains one object
 # of $n$ pixels, and the network misses it completely. The loss should be close to 1, whatever the size of the object.
 # With $s = 1$, missing an object of one pixel costs only 0.5. With $s = 100$, missing an object of ten pixels costs
-# almost nothing.
+# only 0.09.
 
 # %% name="dice_figure" role="show"
 dice, sizes = use(soft_dice), (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -364,18 +369,21 @@ show(
 # overlap have IoU 0, and after a small change of the boxes it is still 0. So the gradient is zero, and the loss cannot
 # tell in which direction the box should move.
 #
-# **Formula.** The area of the intersection is $w h$ with $w = \max(0, \min(x_2, x_2') - \max(x_1, x_1'))$ and $h$
-# likewise. If $w$ or $h$ is 0, all derivatives of the IoU are 0 as well.
+# **Formula.** Let the predicted box be $(x_1, y_1, x_2, y_2)$ and the ground-truth box $(x_1', y_1', x_2', y_2')$. The
+# area of their intersection is $I = w h$ with $w = \max(0, \min(x_2, x_2') - \max(x_1, x_1'))$ and $h$ likewise. With
+# the area $U$ of their union, the IoU is $I/U$. If there is a gap between the boxes, $w$ or $h$ stays 0 after a small
+# change of the boxes, so all derivatives of the IoU are 0.
 #
-# **Worked example.** Take the boxes $(0, 0, 2, 2)$ and $(1, 1, 3, 4)$, with $I = 1$ and $U = 9$. With respect to $x_2$
-# of the first box, $I$ has the derivative $h = 1$, and $U$ has the derivative $2 - 1 = 1$. So the derivative of the IoU
-# is $(1 \cdot 9 - 1 \cdot 1)/81 = 8/81$. With respect to $x_1$, only $U$ changes, with the derivative $-2$, so the
-# derivative of the IoU is $2/81$. Increasing $x_1$ makes the box smaller, which increases the IoU. By symmetry the
-# gradient is $(2, 2, 8, 8)/81$.
+# **Worked example.** Take the predicted box $(0, 0, 2, 2)$ and the ground-truth box $(1, 1, 3, 4)$, with $I = 1$ and
+# $U = 9$. With respect to $x_2$, $I$ has the derivative $h = 1$, and $U$ has the derivative $2 - 1 = 1$. So the
+# derivative of the IoU is $(1 \cdot 9 - 1 \cdot 1)/81 = 8/81$. With respect to $x_1$, only $U$ changes, with the
+# derivative $-2$, so the derivative of the IoU is $2/81$. Increasing $x_1$ makes the box smaller, which increases the
+# IoU. In this example the derivatives with respect to $y$ equal those with respect to $x$, so the gradient is
+# $(2, 2, 8, 8)/81$.
 #
-# Boxes that only **touch** share no area. In this exercise their gradient is 0 too. For such a pair the IoU is not
-# differentiable, and the result of automatic differentiation depends on how you write $\max(0, x)$. With `torch.relu`
-# it is 0.
+# Boxes that only **touch** share no area. For such a pair the IoU is not differentiable, and the result of automatic
+# differentiation depends on how you write $\max(0, x)$. In this exercise the gradient of such a pair is 0, which is the
+# result if you use `torch.relu`.
 
 
 # %% name="iou_grad_zero" role="solution"
@@ -433,9 +441,10 @@ show(
 # %% [markdown] name="giou_idea"
 # ## 6. The GIoU loss (4 points)
 #
-# **Idea.** GIoU adds a penalty that depends on the empty space between the boxes. It uses the smallest box that
-# encloses both boxes, of area $C$. Because of this penalty, boxes that do not overlap have a gradient too. (The paper
-# defines GIoU for arbitrary convex shapes. The formula below is the closed form for axis-aligned boxes.)
+# **Idea.** Let $C$ be the area of the smallest box that encloses both boxes. GIoU adds a penalty: the fraction of this
+# area that neither box covers. Because of this penalty, boxes that do not overlap have a gradient too. (The paper,
+# Rezatofighi et al., 2019, defines GIoU for arbitrary convex shapes. For axis-aligned boxes, intersection, union and
+# enclosing box have a closed form.)
 #
 # **Formula.** For each pair with intersection $I$ and union $U$,
 #
@@ -443,7 +452,7 @@ show(
 #
 # The loss is the mean over **all** pairs.
 #
-# **Worked example.** The boxes of exercise 5 have the loss
+# **Worked example.** The boxes of exercise 5 have $C = 3 \cdot 4 = 12$ and the loss
 # $1 - \tfrac19 + \tfrac{12 - 9}{12} = 1 + \tfrac5{36} = 1.139$.
 #
 # **Special cases.** A predicted box may shrink to a point. For two equal points, $U = C = 0$. Both fractions then count
@@ -481,7 +490,8 @@ check(giou_loss)
 # %% [markdown] name="giou_figure_text"
 # The next figure compares four box losses: $1 - \text{IoU}$, your GIoU loss, and two further remedies from the library,
 # distance IoU and $L_1 + (1 - \text{IoU})$. Gradient descent on each of them moves the same distant box. The curves
-# show the best IoU that each loss has reached so far.
+# show the best IoU that each loss has reached so far. Notice that $1 - \text{IoU}$ stays at 0, because the boxes do not
+# overlap at the start.
 
 # %% name="giou_figure" role="show"
 from segedu.teaching.widgets.losses import draw_race
@@ -491,8 +501,8 @@ draw_race({"your GIoU loss": use(giou_loss)})
 # %% [markdown] name="widget_text"
 # ## Explore values and gradients
 #
-# The widget shows a group of pixels to which the network assigns the same probability $p$ of being object. Move $p$,
-# and watch the values and the gradients. Which losses have almost no gradient at $p = 0.01$? What does $\gamma$ do at
+# In the widget, the network assigns the same probability $p$ of being object to all pixels of a group. Change $p$, and
+# watch the values and the gradients. Which losses have almost no gradient at $p = 0.01$? What does $\gamma$ do at
 # $p = 0.9$? Then set the ground truth to "background", and the group to one pixel. How large is the Dice loss of a
 # false positive in an image without objects, and how does $s$ change it?
 
@@ -521,7 +531,7 @@ def draw_data(length, seed, size):
 
 
 def five_losses(counts):
-    """Your five functions, each as a function of (logits, target)."""
+    """Five losses that consist of your functions, each as a function of (logits, target)."""
     ce, weighted, dice, focal_loss = use(ce_from_logits), use(weighted_ce), use(soft_dice), use(focal)
     return {
         "cross-entropy": ce,
@@ -579,8 +589,8 @@ print(f"{len(scores)} networks, {steps} iterations each, {counts[1] / counts.sum
 # **Is Dice the better loss, then?** It is better after 120 iterations at this learning rate, which we chose because all
 # five losses train with it. The result is not general. At a learning rate of 0.02, cross-entropy reaches 0.74, 0.74 and
 # 0.02. At 0.01, Dice alone detected no foreground with one of two seeds. Dice begins to learn a rare class sooner. But
-# after 480 iterations, cross-entropy reaches 0.83 with seed 0. Weights of 1 divided by the count predict too much
-# foreground: compare the outlines in the figure below.
+# after 480 iterations, cross-entropy reaches 0.83 with seed 0. The network that was trained with weights of 1 divided
+# by the count predicts too much foreground: compare the outlines in the figure below.
 
 # %% name="train_table" role="train"
 from segedu.metrics.semantic import iou_per_class
@@ -646,17 +656,18 @@ show(
 # costs 0.99.
 # </details>
 #
-# **5.** You multiply all class weights by 10 and train again with the same learning rate. What changes?
+# **5.** You multiply all class weights by 10. What changes in the loss of exercise 2, and what changes in a loss that
+# divides the weighted sum by the number of pixels?
 #
 # <details><summary>Answer</summary>
-# Nothing changes if the loss divides by the sum of the weights. If it divides by the number of pixels, the loss and its
-# gradient are 10 times as large.
+# The loss of exercise 2 does not change, because it divides by the sum of the weights. The other loss and its gradient
+# become 10 times as large.
 # </details>
 #
 # **6.** Find the error: "GIoU is defined for bounding boxes only."
 #
 # <details><summary>Answer</summary>
-# The paper defines it for arbitrary convex shapes. Only the closed form with an enclosing box is for axis-aligned
+# The paper defines GIoU for arbitrary convex shapes. Only the closed form of its areas is specific to axis-aligned
 # boxes.
 # </details>
 

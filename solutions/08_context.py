@@ -56,7 +56,7 @@ draw_keyholes()
 # **Worked example.** The five pixels 1 2 3 4 5 are divided into 2 cells: pixels 0 to 2 and pixels 2 to 4, with the
 # means 2 and 4. Upsampled to 5 pixels with **aligned corners**, they become 2, 2.5, 3, 3.5, 4. (With aligned corners,
 # the centre of the first cell lies on the first pixel, and that of the last cell on the last pixel.) The next cell
-# computes this example. It has no convolution and no ReLU.
+# computes this example, without the convolution and the ReLU.
 
 # %% name="ppm_by_hand" role="show"
 row = torch.tensor([[[1.0, 2, 3, 4, 5]]])
@@ -93,7 +93,8 @@ check(ppm)
 
 # %% [markdown] name="ppm_after"
 # What information does each level give to a pixel? In the next figure the features are the colours of a street, and the
-# 1x1 convolutions leave them unchanged. (A real network pools learned features, not colours.)
+# 1x1 convolutions leave them unchanged. (A real network pools learned features, not colours.) Notice that the 1x1 level
+# is the same for all pixels, and that finer grids describe smaller regions.
 
 # %% name="ppm_figure" role="show"
 street = draw_street(3)
@@ -153,8 +154,8 @@ check(dilate_conv)
 # %% [markdown] name="dilate_conv_after"
 # The next figure applies three layers of your convolution, with all weights equal to 1, to an image with a single
 # bright pixel. If all layers have the same rate, which is larger than 1, the result is a lattice: an output pixel never
-# depends on its direct neighbours. This effect is called **gridding**. If the rates increase from 1, as in the last
-# map, no pixel is skipped.
+# depends on its direct neighbours. This effect is called **gridding**. With the rates 1, 2 and 4 of the last map, no
+# pixel is skipped.
 
 # %% name="dilate_conv_figure" role="show"
 impulse, ones, atrous = torch.zeros(1, 1, 31, 31), torch.ones(1, 1, 3, 3), use(dilate_conv)
@@ -241,9 +242,10 @@ def convert_os(layers, output_stride):
 check(convert_os)
 
 # %% [markdown] name="convert_os_after"
-# Does the converted network compute the same features? The next figure shows four layers of stride 2 with random
-# weights, at output stride 16, and the same weights after your conversion to output stride 4. Every fourth pixel of the
-# dense map, along both axes, must be equal to the corresponding pixel of the coarse map.
+# Does the converted network compute the same features? The next figure shows the output of four layers of stride 2 with
+# random weights, at output stride 16, and the output of the same weights after your conversion to output stride 4.
+# Every fourth pixel of the dense map, along both axes, must be equal to the corresponding pixel of the coarse map. The
+# title of the third panel gives their largest difference.
 
 # %% name="convert_os_figure" role="show"
 torch.manual_seed(0)
@@ -279,7 +281,7 @@ show(
 #
 # **Idea.** Objects can be near or distant, so no single rate suits all of them. Atrous spatial pyramid pooling (ASPP)
 # applies several rates to the same map **in parallel**. In the stack of exercise 2, they were applied one after the
-# other. DeepLab v3 has five branches:
+# other. The ASPP of DeepLab v3 has five branches:
 #
 # 1. a 1x1 convolution;
 # 2. three 3x3 convolutions with rates 6, 12 and 18;
@@ -289,16 +291,16 @@ show(
 # Each branch ends with a ReLU, and the five results are concatenated. (In the network, a 1x1 convolution then combines
 # them. It is not part of this exercise.)
 #
-# **Why the image feature?** If the rate is large and the map is small, most taps lie outside the map, and only the
-# middle tap contributes. The 3x3 convolution then acts like a 1x1 convolution. The mean over the map provides context
-# in this case too.
+# **Why the image feature?** The larger the rate is compared with the map, the more taps lie outside the map. If only
+# the middle tap lies inside, the 3x3 convolution acts like a 1x1 convolution. The mean over the map provides context in
+# this case too.
 #
 # **The rates depend on the output stride.** The rates 6, 12 and 18 are meant for output stride 16. At output stride
 # $s$, use $r \cdot 16 / s$. For example, a map of output stride 8 is twice as dense, so two given positions of the
 # image are twice as many pixels of the map apart.
 #
 # **Worked example.** At output stride 8, the rates 6, 12 and 18 become 12, 24 and 36. A 3x3 kernel of rate 12 spans 25
-# pixels. On a map of 12 by 20 pixels, the taps above and below the middle row always lie outside the map.
+# pixels. On a map of 12 rows and 20 columns, the upper and the lower taps of this kernel always lie outside the map.
 
 
 # %% name="aspp" role="solution"
@@ -368,7 +370,9 @@ show(
 # depthwise step has 2 kernels of 9 weights, 18 in total. In the pointwise step, each of the 5 outputs reads 2 channels,
 # which gives 10 weights. Together these are 28.
 #
-# Write a function that computes this number for any sizes. Neither step has a bias.
+# Write a function that computes the number of weights of both steps together, for any sizes. Neither step has a bias.
+# The figure after the check shows by what factor a plain convolution has more weights. Notice that this factor
+# approaches 9, the number of taps, as the number of channels grows.
 
 
 # %% name="separable" role="solution"
@@ -468,10 +472,11 @@ show(
 # %% [markdown] name="toy_text"
 # ## Is it context? Images in which only context decides
 #
-# Each of these synthetic images shows a large box. If the box is on water, which has waves from left to right, its
-# class is boat. If it is on a road, which has stripes from top to bottom, its class is car. The appearance of the box
-# is independent of its class. Three small networks, whose layers have a receptive field of 15 by 15 pixels, differ only
-# in their head: no head, your `ppm`, or your `aspp`.
+# Each synthetic image of this experiment shows a large box. If the box is on water, which has waves from left to right,
+# its class is boat. If it is on a road, which has stripes from top to bottom, its class is car. The appearance of the
+# box is independent of its class. You train three small networks. Their convolutional layers have a receptive field of
+# 15 by 15 pixels, and the boxes have at least 22 pixels per side. The networks differ only in their head: no head, your
+# `ppm`, or your `aspp`.
 
 # %% name="toy_parts" role="train"
 from segedu.losses.cross_entropy import cross_entropy
@@ -573,9 +578,9 @@ show(
 
 # %% [markdown] name="toy_after"
 # Without a head, the network distinguishes the ground from the box. At the rim of a box the waves or stripes are still
-# inside its receptive field. In the middle of the box it has to guess. With context it makes few errors. With three
-# seeds on a CPU we measured a mean IoU of 0.55, 0.58 and 0.57 without a head, 0.88, 0.88 and 0.88 with pyramid pooling,
-# and 0.91, 0.90 and 0.89 with ASPP.
+# inside its receptive field. In the middle of the box it has to guess. The networks with a context head make few errors
+# there. With three seeds on a CPU we measured a mean IoU of 0.55, 0.58 and 0.57 without a head, 0.88, 0.88 and 0.88
+# with pyramid pooling, and 0.91, 0.90 and 0.89 with ASPP.
 #
 # Does this show that ASPP is better than pyramid pooling? It does not, because ASPP has more weights here. The
 # experiment shows what both heads provide and the network without a head lacks: context.
@@ -583,9 +588,10 @@ show(
 # %% [markdown] name="train_text"
 # ## How fine must the map be?
 #
-# Now you train on synthetic streets. The same network is trained at output stride 32, 16 and 8, with the same number of
-# weights and the same initial weights. Your `convert_os` computes the three versions. On a GPU the network has more
-# channels, and it is also trained with each of the two heads at output stride 8.
+# Now you train on synthetic streets. The same network is trained at output stride 32, 16 and 8, each time with the same
+# number of weights and the same initial weights. Your `convert_os` computes the strides and dilations of the three
+# versions. On a GPU the network has more channels, and it is also trained with each of the two heads at output stride
+# 8.
 
 # %% name="train" role="train"
 from segedu.datasets.batch import semantic_batch
@@ -637,7 +643,7 @@ show(
 # %% [markdown] name="failures_text"
 # Which errors remain? For each class, the next cell prints what percentage of its pixels is correct, and the class that
 # is most often predicted for the other pixels. The numbers are for all new streets and the network at output stride 8.
-# Can you find the boat that is labelled as a car, and the bus that is labelled as a house?
+# Do you find boats that are predicted as cars, or buses that are predicted as buildings?
 
 # %% name="failures" role="train"
 counts = torch.as_tensor(scores["output stride 8"]["confusion"]).double()
@@ -673,12 +679,13 @@ for label, row in enumerate(counts):
 # An output stride of 8 or 16 remains. At output stride 1 the last maps would have 64 times as many pixels as at 8.
 # </details>
 #
-# **4.** A network of output stride 32 is converted to output stride 8. Which dilation does the last layer have, and
-# which dilation does the layer have whose stride is the first of the two that are removed?
+# **4.** A network of output stride 32, whose last layer has stride 1, is converted to output stride 8. Which dilation
+# does the last layer have, and which dilation does the layer have whose stride is the first of the two that are
+# removed?
 #
 # <details><summary>Answer</summary>
-# The last layer has dilation 4, because two strides of 2 were removed before it. The layer whose stride is removed
-# first keeps dilation 1, because the map that it reads is as dense as before.
+# The last layer has dilation 4, because two strides of 2 are removed before it. The layer whose stride is removed first
+# keeps dilation 1, because the map that it reads is as dense as before.
 # </details>
 #
 # **5.** Find the error: "DeepLab v3 adds a decoder."
@@ -700,7 +707,7 @@ for label, row in enumerate(counts):
 #
 # - [The pages of chapter 8](../course/08-context/index.md) present all versions of DeepLab, and the CRF of the first
 #   two.
-# - Change one thing in the experiment with boxes: boxes of 12 pixels, or `widths` with two more layers. When is the
-#   network without a head good enough?
+# - Change one thing in the experiment with boxes: boxes of 12 pixels, or two more layers (add two entries to each of
+#   the lists `[16, 24, 32]` and `[2, 2, 1]`). When is the network without a head good enough?
 # - Add your `aspp` to the network at output stride 16 (one more entry in `plans`). Does it help on the streets after
 #   200 iterations, and after 1,000?

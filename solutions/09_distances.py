@@ -3,7 +3,7 @@
 #
 # A network that only classifies each pixel as "cell" or "background" merges cells that touch into one region. In this
 # lab, the network predicts more for each pixel: its distance to the edge, how far its cell extends in all directions,
-# or the direction of the middle of its cell. For each of these representations, you write the function that computes it
+# or the direction to the middle of its cell. For each of these representations, you write the function that computes it
 # from labelled cells, and the function that recovers single cells from it.
 #
 # **Time**: 90 minutes. **Points**: 20, in six exercises.
@@ -51,7 +51,7 @@ show(
 #
 # **Idea.** Assign to each pixel its distance to the edge **of its own cell**. The distance is largest in the middle of
 # a cell, so each cell becomes a hill. Where two cells touch, there is a valley between two hills, although both sides
-# are foreground. Outside the cells, the distance is negative: -1/2, -3/2, and so on.
+# are foreground. Outside the cells, the distance is negative: -1/2 beside a cell, and lower further away.
 #
 # **Formula.** The edge lies halfway between two pixels. In cell $c$
 #
@@ -61,7 +61,8 @@ show(
 #
 # $$ d(p) = \tfrac12 - \min_{q \in \text{any cell}} \lVert p - q \rVert . $$
 #
-# The border of the image is not an edge, because the image does not show how far a cell continues beyond it.
+# In both formulas $p$ and $q$ are pixels of the image. The border of the image is not an edge, because the image does
+# not show how far a cell continues beyond it.
 #
 # **Worked example.** One row with the cells 3 and 5:
 #
@@ -84,8 +85,8 @@ def signed_distance(label_map):
 
     label_map: (H, W) integers: 0 is background, every other label is one cell. The labels may have gaps.
 
-    Returns (H, W) floats, in pixels. An image with a single label has no edge: without any cell the distance is minus
-    the diagonal of the image, -sqrt(H^2 + W^2); if one cell fills the image, it is the diagonal.
+    Returns (H, W) floats, in pixels. Two kinds of images have no edge. In an image without any cell, the distance is
+    minus the diagonal of the image, -sqrt(H^2 + W^2). If one cell fills the image, the distance is the diagonal.
     """
     ### BEGIN SOLUTION: compute the distance outside all cells, then the distance inside each cell separately
     from scipy.ndimage import distance_transform_edt
@@ -124,14 +125,14 @@ show(fig, alt="Two signed distance maps: hills with valleys between touching cel
 # %% [markdown] name="watershed_decode_idea"
 # ## 2. From distances back to cells (3 points)
 #
-# **Idea.** Each peak of the map is a cell. Turn the map upside down, so that peaks become pits, and flood the map from
-# the pits. The border between two cells lies where two floods meet. This is the watershed of chapter 2, applied to a
-# map that a network predicts.
+# **Idea.** Each peak of the map stands for one cell. Turn the map upside down, so that peaks become pits, and flood the
+# map from the pits. The border between two cells lies where two floods meet. This is the watershed of chapter 2,
+# applied to a map that a network predicts.
 #
-# **What can go wrong.** A predicted map is never perfectly smooth. One cell then has several peaks and would be split.
-# Therefore, of two peaks that are nearer to each other than `min_distance`, only the higher one is kept. This rule
-# applies only within one connected component of the foreground: a small cell that stands alone beside a large one is
-# still a cell.
+# **What can go wrong.** A predicted map is never perfectly smooth, so one cell may have several peaks and would be
+# split. Therefore, of two peaks that are nearer to each other than `min_distance`, only the higher one is kept. This
+# rule applies only within one connected component of the foreground: a small cell that stands alone beside a large one
+# is still a cell.
 #
 # **Worked example.** One row. A peak is a pixel without a higher neighbour; the two peaks are set in bold. The lower
 # rows are the cells for two values of `min_distance`.
@@ -192,8 +193,8 @@ def watershed_decode(distance, min_distance):
 check(watershed_decode)
 
 # %% [markdown] name="watershed_decode_after"
-# To imitate a predicted map, we add smooth noise to the ground-truth distances. With `min_distance` 0, every small bump
-# becomes a cell. With a large value, small cells are merged with their neighbours.
+# To imitate a predicted map, the next cell adds smooth noise to the ground-truth distances. With `min_distance` 0,
+# every small bump becomes a cell. With a large value, small cells are merged with their neighbours.
 
 # %% name="watershed_decode_figure" role="show"
 from scipy.ndimage import gaussian_filter
@@ -223,15 +224,16 @@ show(
 # **Formula.** Ray $k$ has the angle $2 \pi k / R$ and the direction $(dy, dx) = (\sin, \cos)$ of this angle. Ray 0
 # points to the right. Because $y$ grows downwards, the next rays turn towards the bottom of the image. Walk in steps of
 # length 1 and round each position to the nearest pixel. Let step number $t$ be the first one that leaves the cell or
-# the image. The edge lies half a pixel before this position, measured along the axis that changes faster:
+# the image, so $t - 1$ is the last one inside. The edge lies half a pixel beyond the position of step $t - 1$, measured
+# along the axis that changes faster:
 #
 # $$ d = t - 1 + \frac{0.5}{\max(|dy|, |dx|)} $$
 #
 # **Worked example.** The image is the single row `0 7 7 7 7 0`, and the rays start at the second 7. To the right, steps
 # 1 and 2 reach a 7 and step 3 reaches a 0, so $d = 3 - 1 + 0.5 = 2.5$. To the left, step 1 reaches a 7 and step 2
 # reaches a 0, so $d = 1.5$. The sum is 4, the width of the cell. Upwards and downwards, step 1 leaves the image, so
-# $d = 0.5$. On a diagonal $dy = dx = 0.71$, and half a pixel along one axis is a length of $0.5 / 0.71 = 0.71$ along
-# the ray.
+# $d = 0.5$. On a diagonal $|dy| = |dx| = 0.71$, and half a pixel along one axis is a length of $0.5 / 0.71 = 0.71$
+# along the ray.
 
 
 # %% name="star_distances" role="solution"
@@ -243,7 +245,8 @@ def star_distances(label_map, n_rays):
 
     From pixel (y, x) take steps of length 1: after t steps you are on the pixel (round(y + t dy), round(x + t dx)).
     Stop at the first t = 1, 2, 3, ... whose pixel does not belong to this cell: it is background, part of another cell,
-    or outside the image. The cell ended half a pixel before, along the axis that changes faster. The distance is
+    or outside the image. The edge lies half a pixel beyond the position of step t - 1, along the axis that changes
+    faster. The distance is
 
         t - 1 + 0.5 / max(|dy|, |dx|)
 
@@ -276,11 +279,12 @@ check(star_distances)
 # %% [markdown] name="star_distances_after"
 # How well does a single pixel describe its cell? The first panel shows the distances along ray 0 for all cells. The
 # other two panels show one cell with the polygons of three of its pixels, with 8 rays and with 32 rays. The polygon of
-# the pixel in the middle fits the cell best. The polygon of a pixel near the edge fits badly, because its far corners
-# are joined by long straight sides.
+# the pixel in the middle fits the cell best. The polygon of a pixel near the edge fits badly, because long straight
+# sides join the corners that are far from this pixel.
 #
-# StarDist therefore also predicts an **object probability** for each pixel. It is the distance from the pixel to the
-# nearest pixel outside its cell, divided by the largest such distance in the cell. Polygons are ranked by this score.
+# StarDist therefore also predicts an **object probability** for each pixel. Its target is the distance from the pixel
+# to the nearest pixel outside its cell, divided by the largest such distance in the cell. Polygons are ranked by this
+# score.
 
 
 # %% name="corners" role="show"
@@ -319,7 +323,7 @@ show(
 )
 
 # %% [markdown] name="widget_rays_text"
-# ## Move the rays
+# ## Change the rays
 #
 # Change the cell and the number of rays. From which number on does the polygon of the round cell hardly improve? How
 # many rays does the long cell need? Why does no number of rays describe the C-shaped cell?
@@ -342,8 +346,9 @@ explorer()
 #
 # $$ o(A, B) = \frac{|A \cap B|}{\min(|A|, |B|)} $$
 #
-# It is not divided by the area of the union. A small polygon inside a large one is a bad description of the same cell,
-# and its overlap is $o = 1$.
+# In contrast to the IoU, the area of the intersection is not divided by the area of the union. A small polygon inside a
+# large one is a bad description of the same cell. The overlap of these two polygons is $o = 1$, so the polygon with the
+# lower score is suppressed.
 #
 # **Worked example.** Three polygons, threshold 0.4:
 #
@@ -393,10 +398,10 @@ def polygon_nms(polygons, scores, shared, overlap_threshold):
 check(polygon_nms)
 
 # %% [markdown] name="polygon_nms_after"
-# We imitate predictions again: each pixel describes its cell too large or too small, at random. The candidates lie on a
-# grid of every second row and every second column, at the pixels whose object probability is above one half. In this
-# cell, a matrix product counts the pixels that two polygons share; the library computes the areas exactly. The
-# threshold of the right panel is too low: cells that touch suppress each other.
+# The next cell imitates predictions again: the polygon of each pixel is too large or too small, at random. The
+# candidates lie on a grid of every second row and every second column, at the pixels whose object probability is above
+# one half. A matrix product counts the pixels that two polygons share, whereas the library computes the areas exactly.
+# The threshold of the right panel is too low: polygons of touching cells suppress each other.
 
 # %% name="paint" role="show"
 from skimage.draw import polygon as fill
@@ -444,14 +449,14 @@ show(fig, alt="Outlines of polygons on cells: " + "; ".join(panels) + f". There 
 # ## 5. A flow to the middle (3 points)
 #
 # **Idea.** Cellpose predicts a direction for each pixel, which leads to the middle of its cell. The straight direction
-# does not work for a bent cell, whose middle may lie outside the cell. Cellpose therefore simulates **heat** that
-# spreads from a pixel in the middle, only within the cell, and uses the direction in which the heat increases. A path
-# that follows this direction stays inside the cell, however bent the cell is.
+# does not work for a bent cell, whose middle may lie outside the cell. To compute the target, Cellpose therefore
+# simulates **heat** that spreads from a pixel in the middle, only within the cell. The target is the direction in which
+# the heat increases. A path that follows this direction stays inside the cell, however bent the cell is.
 #
-# **Formula.** The source is the pixel of the cell that is nearest to the mean position of all its pixels. Each
-# diffusion step has two parts: add 1 at the source, then replace each pixel of the cell by the mean of its 3x3
-# neighbourhood. Outside the cell, the heat is always 0. Let $T$ be the heat after the last step. The flow is its
-# gradient $g$, normalized to length 1:
+# **Formula.** The source is the pixel of the cell that is nearest to the mean position of all its pixels (in the paper,
+# nearest to the median). Each diffusion step has two parts: add 1 at the source, then replace each pixel of the cell by
+# the mean of its 3x3 neighbourhood. Outside the cell, the heat is always 0. Let $T$ be the heat after the last step.
+# The flow is its gradient $g$, normalized to length 1:
 #
 # $$ (dy, dx) = \frac{g}{\lVert g \rVert}, \qquad
 #    g = \bigl( T_{y+1,x} - T_{y-1,x},\; T_{y,x+1} - T_{y,x-1} \bigr) $$
@@ -472,9 +477,10 @@ def diffusion_flow(label_map, steps):
     For each cell separately:
 
     1. The source is the pixel of the cell that is nearest to the mean position of all its pixels; of equally near
-       pixels, the first in reading order. So the source lies in the cell, even where the mean does not.
-    2. The heat is 0 at first. Each of the `steps` adds 1 at the source, then replaces each pixel of the cell by the
-       mean of its 3x3 neighbourhood (always a sum divided by 9). Outside the cell and beyond the image, heat stays 0.
+       pixels, the first in reading order. So the source lies in the cell, even if the mean does not.
+    2. The heat is 0 at first. Each of the `steps` steps adds 1 at the source, then replaces each pixel of the cell by
+       the mean of its 3x3 neighbourhood (always a sum divided by 9). Outside the cell and beyond the image, heat stays
+       0.
     3. The gradient at (y, x) is (heat[y + 1, x] - heat[y - 1, x], heat[y, x + 1] - heat[y, x - 1]), with the heat of
        this cell only. The flow is the gradient divided by its length. It is 0 where the length is below 3e-7, because
        rounding would decide the direction there.
@@ -511,8 +517,8 @@ check(diffusion_flow)
 
 # %% [markdown] name="diffusion_flow_after"
 # The figure shows a bent cell beside a round one. On the left is your flow, which runs along the bend. On the right,
-# each arrow points straight to the mean of the cell's pixels. For the bent cell, the mean is the cross outside the
-# cell, so pixels at its tips would leave the cell.
+# each arrow points straight to the mean position of its cell's pixels, which is marked by a cross. The mean of the bent
+# cell lies outside this cell, so pixels at the tips of the cell would leave it.
 
 # %% name="diffusion_flow_figure" role="show"
 y, x = torch.meshgrid(torch.arange(44.0), torch.arange(60.0), indexing="ij")
@@ -604,9 +610,9 @@ def follow_flows(flows, foreground, steps):
 check(follow_flows)
 
 # %% [markdown] name="follow_flows_after"
-# The figure follows the two cells of the figure above. Each combination of colour and marker is one group of particles.
-# At first, every particle is within 1 pixel of a neighbour, so a single chain connects all of them. The groups are
-# correct once the particles of each cell have met.
+# The figure follows the particles of the two cells of the figure above. Each combination of colour and marker is one
+# group of particles. At first, every particle is within 1 pixel of a neighbour, so a single chain connects all of them.
+# The groups are correct once the particles of each cell have met.
 
 # %% name="follow_flows_figure" role="show"
 follow = use(follow_flows)
@@ -626,7 +632,7 @@ show(
 )
 
 # %% [markdown] name="widget_flows_text"
-# ## Move the steps
+# ## Change the number of steps
 #
 # The widget shows the same process for other scenes. It groups the particles as Cellpose's own code does, by peaks of a
 # histogram. How many steps does the bent cell need until all its particles are at one position? How many do the round
@@ -641,9 +647,9 @@ explorer()
 # ## One cell, five representations
 #
 # The figure shows the training targets of the methods in this chapter, for one cell and its neighbours. Two of the
-# methods have no exercise in this lab. **Omnipose** predicts a smooth distance to the edge and the flow that climbs
-# this distance, so it does not need a middle. **DenoiSeg** predicts three classes, with a border class between cells,
-# and learns to remove noise at the same time.
+# methods have no exercise in this lab. **Omnipose** predicts a smooth distance to the edge, and the flow that follows
+# the gradient of this distance, so it does not need the middle of a cell. **DenoiSeg** predicts three classes, with a
+# border class between cells, and learns to remove noise at the same time.
 
 # %% name="gallery" role="show"
 from segedu.teaching.exercises.lab09_distances.targets import heat
@@ -682,8 +688,8 @@ show(fig, alt="Nine maps of one cell and its neighbours, with outlines in orange
 # %% [markdown] name="decoders_text"
 # ## Three decoders
 #
-# Each network will predict one or more maps per image. A decoder turns these maps into cells. The three decoders below
-# consist of your functions and a few lines of glue. Read them before you continue.
+# Later in this lab, each of three networks predicts one or more maps per image. A decoder turns these maps into cells.
+# The three decoders below consist of your functions and a few lines of glue. Read them before you continue.
 
 # %% name="decoders" role="train"
 flood, suppress, follow = use(watershed_decode), use(polygon_nms), use(follow_flows)
@@ -774,10 +780,10 @@ show(
 
 # %% [markdown] name="perfect_after"
 # All three representations preserve round cells. A long bent bacterium has no pixel from which its whole outline is
-# visible, so a star polygon covers only a part of it. The distance map of the bacterium has a ridge with many small
-# peaks, and your watershed splits the bacterium there. [The library's
-# decoder](../course/09-distances/signed-distance.md#back-to-cells) first levels hills that are less than 1 high. Heat
-# follows the bend, so the flow recovers the whole bacterium.
+# visible, so a star polygon covers only a part of the bacterium. The distance map of the bacterium has a ridge with
+# many small peaks, and your watershed splits the bacterium there.
+# [The library's decoder](../course/09-distances/signed-distance.md#back-to-cells) first levels hills that are less than
+# 1 high. Heat follows the bend, so the flow recovers the whole bacterium.
 
 # %% [markdown] name="train_text"
 # ## One network, three targets
@@ -808,7 +814,7 @@ def draw_data(length, seed, size, n_rays):
 
 
 def distance_loss(maps, target):
-    """Absolute error to tanh(distance / 8), which is flat far from edges, where the exact distance does not matter."""
+    """Mean absolute error to tanh(distance / 8): flat far from edges, where the distance matters little."""
     return F.l1_loss(maps[:, 0], torch.tanh(target["distance"] / 8))
 
 
@@ -949,7 +955,7 @@ show(
 #
 # <details><summary>Answer</summary>
 # Far from the source the gradient is tiny. An error there would hardly change the loss, and pixels at the tips of a
-# cell would not move. Only the direction matters.
+# cell would hardly move. Decoding needs only the direction.
 # </details>
 #
 # **6.** The network predicts a wrong vector at a background pixel, and this vector points into a cell. What happens?
@@ -966,5 +972,5 @@ show(
 #   page that helps you choose a method.
 # - Replace `Cells` by `Bacteria` (from `segedu.datasets.bacteria`) in `draw_data`. Which network loses most accuracy?
 # - Train `stars` with 8 rays, and with 4. What does the accuracy at IoU 0.75 show that the accuracy at 0.5 does not?
-# - In chapter 10, the network predicts two more quantities for each pixel: the offset to the centre of its object, and
+# - In chapter 10, the network predicts two other quantities for each pixel: the offset to the centre of its object, and
 #   how large a region around this centre belongs to the object.

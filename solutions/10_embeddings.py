@@ -23,12 +23,12 @@
 #
 # - compute for each pixel the offset to the centre of its object;
 # - assign pixels to objects with a Gaussian, and explain why each object needs its own sigma;
-# - extract objects from an image of offsets, starting with the best seed;
-# - compute by how much a wrong pixel lowers the IoU, and use this as a weight in training;
+# - extract objects from a map of offsets, starting with the best seed;
+# - compute by how much a wrong pixel lowers the IoU, and use this amount as a weight in training;
 # - compute the pull and the push of a set of vectors, and the affinities of a label map.
 #
-# The idea fits into one figure. The cells in the image touch, so they cannot be separated where they are. Now move each
-# pixel towards the centre of its cell. After half of the way there are gaps between the cells, and at the end the
+# The idea fits into one figure. The cells in the image touch, so connected components do not separate them. Now move
+# each pixel towards the centre of its cell. After half of the way there are gaps between the cells, and at the end the
 # pixels of each cell form a small cluster.
 
 # %% name="picture" role="show"
@@ -42,9 +42,9 @@ draw_walk()
 # ## 1. The offset to the centre (3 points)
 #
 # **Idea.** The target of each pixel is an offset: the vector from the pixel to the centre of its object. The centre is
-# the **mean position of the object's pixels**. It may lie between pixels, and the centre of a banana lies outside the
-# banana. Any other single point per object would separate the objects as well. The mean is a point that a network can
-# predict from the surroundings of a pixel.
+# the **mean position of the object's pixels**. The centre may lie between pixels, and the centre of a banana lies
+# outside the banana. Any other point would separate the objects as well, provided that no two objects share it. The
+# mean has the advantage that a network can predict it from the surroundings of a pixel.
 #
 # **Formula.** With the pixels $x_1, \dots, x_N$ of an object,
 #
@@ -120,7 +120,7 @@ show(
 #
 # **Idea.** The position of a pixel plus its offset is the pixel's **embedding**: the position at which it points.
 # Predicted offsets are never exact. An object therefore contains all pixels whose embeddings lie *near* its centre. A
-# Gaussian defines how near an embedding must be:
+# Gaussian defines how near an embedding $e$ must be to the centre $c$:
 #
 # $$ \varphi(e) =
 #    \exp\left( - \frac{(e_y - c_y)^2}{2 \sigma_y^2} - \frac{(e_x - c_x)^2}{2 \sigma_x^2} \right) > \frac{1}{2} $$
@@ -138,7 +138,7 @@ show(
 
 # %% name="gaussian_mask" role="solution"
 def gaussian_mask(embeddings, centres, log_sigmas):
-    """Assign to each object the pixels whose embedding lies near its centre: where its Gaussian is above 1/2.
+    """Assign to each object the pixels whose embedding lies near its centre: where the object's Gaussian is above 1/2.
 
     embeddings: float tensor (2, H, W): the position at which each pixel points, y before x.
     centres:    float tensor (N, 2), y before x; N may be 0.
@@ -163,7 +163,7 @@ check(gaussian_mask)
 # The figure shows long bent bacteria. In the middle panel, pixels are not moved, so each embedding is the position of
 # its pixel. Each bacterium is then approximated by an upright ellipse, whose two sigmas are fitted to it. In the right
 # panel, pixels are moved by 90 % of their offsets. Now a single sigma of 3 pixels works for all bacteria, because their
-# shapes no longer matter.
+# shapes hardly matter any more. Background pixels are excluded from the masks of both panels.
 
 # %% name="gaussian_mask_figure" role="show"
 from segedu.datasets.bacteria import draw_bacteria
@@ -195,8 +195,8 @@ show(
 # Which sigma fits the small cell, and which fits the large one? How good is the best compromise? Then move the pixels
 # further. What happens to the compromise?
 #
-# This is the idea of the paper: nothing about sigma is set in advance. The network learns the offsets **and** one sigma
-# per object from a single loss.
+# This is the idea of the paper (Neven et al., 2019): nothing about sigma is set in advance. The network learns the
+# offsets **and** one sigma per object from a single loss.
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.embedding import explorer
@@ -208,18 +208,19 @@ explorer()
 #
 # **Idea.** In a new image, the centres are unknown. The network therefore predicts one more map, the **seed** map, with
 # values from 0 to 1. Inside an object, the seed of a pixel measures how near the embedding of this pixel is to the
-# centre. In the background, the seed is 0. The embedding of the pixel with the best seed is therefore a good estimate
-# of a centre.
+# centre. In the background, the seed is 0. The embedding of the pixel with the highest seed, which we also call the
+# best seed, is therefore a good estimate of a centre.
 #
 # **Steps.** The foreground consists of the pixels with a seed above 1/2. All of them are free at first. Repeat:
 #
-# 1. Start from the free pixel with the highest seed; of equal ones, take the first in reading order. Only pixels with a
-#    seed above `seed_threshold` may start an object. If none is left, stop.
-# 2. The members are all free pixels whose embedding lies in the Gaussian (above 1/2) around the **embedding of the
-#    start pixel**, with the sigmas of the start pixel.
+# 1. Only pixels with a seed above `seed_threshold` may start an object. Among the free pixels that may start one, take
+#    the pixel with the highest seed, and the first in reading order if several are equally high. This is the start
+#    pixel. If no such pixel is left, stop.
+# 2. The members are all free pixels at whose embedding a Gaussian is above 1/2. The centre of this Gaussian is the
+#    **embedding of the start pixel**, and its sigmas are those of the start pixel.
 # 3. If there are at least `min_pixels` members, they become the next object, 1, 2, ..., and are no longer free. If
-#    there are fewer, there is no object and no number is used. The members stay free, so a later object may include
-#    them, but none of them may start an object any more.
+#    there are fewer, they become no object, and the number remains for the next one. The members stay free, so a later
+#    object may include them, but none of them may start an object any more.
 #
 # **Worked example.** Four pixels point at x = 1, 1.5, 6, 6. Their seeds are 0.8, 0.7, 0.6, 0.9, all sigmas are 1, the
 # threshold is 0.75, and one pixel is enough for an object. The last pixel has the highest seed and starts first; the
@@ -261,8 +262,8 @@ def greedy_cluster(embeddings, sigma, seed, seed_threshold, min_pixels):
 check(greedy_cluster)
 
 # %% [markdown] name="greedy_cluster_after"
-# The figure shows your clustering for synthetic offsets with an error of about one pixel. The labels are numbered in
-# the order in which the objects are extracted: the most confident seeds come first.
+# The figure shows your clustering for offsets that contain an artificial error of about one pixel. The labels are
+# numbered in the order in which the objects are extracted: the most confident seeds come first.
 
 # %% name="greedy_cluster_figure" role="show"
 noise = torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -283,11 +284,12 @@ show(
 # ## 4. How much IoU does a wrong pixel cost? (2 points)
 #
 # **Idea.** Masks are evaluated by their IoU, so it makes sense to train for the IoU. But the IoU counts pixels, and a
-# count has zero gradient almost everywhere. The **Lovász** extension turns the count into weights. Sort the pixels by
-# their errors, the largest first, and let them become wrong one after another. The weight of a pixel is the amount by
-# which the cost $1 - \text{IoU}$ grows in its step. The loss is $\sum_i \text{error}_i \cdot \text{weight}_i$.
+# count has zero gradient almost everywhere with respect to the predictions. The **Lovász** extension turns the count
+# into weights. Sort the pixels by their errors, the largest first, and let them become wrong one after another. The
+# weight of a pixel is the amount by which the cost $1 - \text{IoU}$ grows when this pixel becomes wrong. The loss is
+# $\sum_i \text{error}_i \cdot \text{weight}_i$.
 #
-# **Formula.** Let $n$ be the number of object pixels. After $k$ steps
+# **Formula.** Let $n$ be the number of object pixels. After the first $k$ pixels have become wrong,
 #
 # $$ \text{cost}_k = 1 - \frac{n - (\text{object pixels among the first } k)}
 #    {n + (\text{background pixels among the first } k)}, $$
@@ -304,7 +306,7 @@ show(
 
 # %% name="lovasz_grad" role="solution"
 def lovasz_grad(errors, truth):
-    """Compute for each pixel by how much 1 - IoU grows when it becomes wrong, after all pixels with larger errors.
+    """Compute for each pixel by how much 1 - IoU grows if this pixel becomes wrong after those with larger errors.
 
     errors: float tensor (P,), at least 0; no two are equal.
     truth:  float tensor (P,): the ground truth, 1 on the object and 0 in the background. It may be 0 everywhere; the
@@ -330,10 +332,10 @@ def lovasz_grad(errors, truth):
 check(lovasz_grad)
 
 # %% [markdown] name="lovasz_grad_after"
-# The figure shows the weights for the same twelve errors, once for a small and once for a large object. Cross-entropy
-# would give the same weight to every pixel. The Lovász weights depend on the size of the object. If both pixels of the
-# small object are missing, its IoU is 0, so the cost is 1. If two pixels of the large object are missing, the cost is
-# only 2/8.
+# The figure shows the weights for the same twelve errors, once for a small and once for a large object. Notice the
+# different heights of the bars. Cross-entropy would give the same weight to every pixel. The Lovász weights depend on
+# the size of the object. If both pixels of the small object are missing, its IoU is 0, so the cost is 1. If two pixels
+# of the large object are missing, the cost is only 2/8.
 
 # %% name="lovasz_grad_figure" role="show"
 errors, costs = torch.linspace(1.2, 0.1, 12), use(lovasz_grad)
@@ -360,9 +362,9 @@ show(
 # %% [markdown] name="pull_push_idea"
 # ## 5. A second method: pull and push (4 points)
 #
-# **Idea.** Does an embedding have to be a position in the image? The **discriminative loss** allows any vector of $D$
-# values per pixel. It pulls the vectors of an object towards their mean, and it pushes the means of two objects apart.
-# Each force stops at a margin.
+# **Idea.** Does an embedding have to be a position in the image? The **discriminative loss** (De Brabandere et al.,
+# 2017) allows any vector of $D$ values per pixel. It pulls the vectors of an object towards their mean, and it pushes
+# the means of two objects apart. Both forces stop at a margin.
 #
 # **Formula.** There are $C$ objects. Object $c$ has $N_c$ pixels with the vectors $x_i$ and their mean $m_c$, and $|v|$
 # is the Euclidean length of a vector $v$:
@@ -387,8 +389,8 @@ def pull_push(embeddings, label_map, pull_margin, push_margin):
 
     embeddings:  float tensor (D, H, W): one vector of D values per pixel.
     label_map:   integer tensor (H, W): 0 is background, which is ignored; the labels of objects may have gaps.
-    pull_margin: vectors closer to their mean than this have no pull.
-    push_margin: means that are at least twice this apart have no push.
+    pull_margin: a vector whose distance to its mean is less than this contributes no pull.
+    push_margin: two means that are at least 2 * push_margin apart contribute no push.
 
     Returns (pull, push), two scalars. With one object the push is 0; with none both are 0.
     """
@@ -412,7 +414,7 @@ def pull_push(embeddings, label_map, pull_margin, push_margin):
 check(pull_push)
 
 # %% [markdown] name="pull_push_after"
-# This cell uses no network. The vectors of two cells are moved directly by gradient descent on your loss. At first, the
+# The next cell uses no network. Gradient descent on your loss moves the vectors of two cells directly. At first, the
 # vectors of both cells are mixed. At the end, the vectors of each cell lie in a circle of radius $\delta_{\text{pull}}$
 # around their mean, the means are $2\delta_{\text{push}}$ apart, and the gradient is 0.
 
@@ -454,11 +456,14 @@ show(fig, alt="Vectors of two cells: mixed at first, then moving apart, and fina
 # **Rule.** For the offset $(dy, dx)$, pixel $(y, x)$ is compared with pixel $(y + dy, x + dx)$. The affinity is
 #
 # - 1 if both pixels belong to one object;
-# - 0 if they do not; also if one or both of them are background, because the background is not an object;
-# - 255 if the other pixel lies outside the image. Its label is unknown, and the loss ignores the pair.
+# - 0 if both lie in the image and do not belong to one object. This includes pairs of which one or both pixels are
+#   background, because the background is not an object;
+# - 255 if the second pixel lies outside the image, even if the first one is background. The label of the second pixel
+#   is unknown, and the loss ignores the pair.
 #
 # **Worked example.** For the row 3 3 8 0 0 and the offset (0, -1), which is the pixel to the left, the affinities are
-# 255, 1, 0, 0, 0.
+# 255, 1, 0, 0, 0. The figure after the check shows your affinities for four offsets. Notice the thin lines of 0 between
+# cells for near pairs, and the wide ones for distant pairs.
 
 
 # %% name="affinities" role="solution"
@@ -518,19 +523,19 @@ show(
 #
 # 1. **Mask**: for each cell, the Lovász hinge compares the Gaussian around the centre with the ground-truth mask of the
 #    cell.
-# 2. **Smoothness**: the sigmas of all pixels of a cell should be equal, because the sigma of a single pixel, the seed,
-#    is used for the whole cell.
+# 2. **Smoothness**: the sigmas of all pixels of a cell should be equal, because the clustering uses the sigma of a
+#    single pixel, the start pixel, for the whole cell.
 # 3. **Seed**: inside a cell, the target of the seed is the Gaussian at the pixel's own embedding. In the background,
 #    the target is 0.
 #
-# Note that the loss does *not* compare offsets with your `offset_target`. The masks alone make the offsets point at the
-# centres, and only as precisely as the masks require.
+# Note that the loss does *not* compare offsets with your `offset_target`. The mask term alone makes the offsets point
+# at the centres, and only as precisely as the masks require.
 #
 # Each iteration calls your `lovasz_grad` once for each cell, so a Python loop over pixels would make the training slow.
 # If a GPU is available, the following cells automatically use larger images and a larger network.
 
 # %% name="channels" role="train"
-UNIT = 16  # pixels per unit of length; no offset is longer than one unit
+UNIT = 16  # pixels per unit of length; no offset is longer than one unit along y or x
 LEARNED = False  # False: a cell's centre is the mean of its pixels' positions. True: of their embeddings
 
 
@@ -641,13 +646,13 @@ for name, predictions in (("Gaussian + Otsu + watershed", baseline), ("offsets a
 print(f"on {len(new_maps)} new images, scale {SCALE}")
 
 # %% [markdown] name="train_after"
-# `instance_accuracy` is TP / (TP + FP + FN) over all cells. At IoU 0.5, papers on cells call it AP50. The first row is
-# the classical method of chapter 2. A single run proves little: with three random seeds on a CPU, we measured 0.88,
-# 0.83 and 0.87 at IoU 0.5, and 0.52 for the classical method.
+# `instance_accuracy` is TP / (TP + FP + FN) over all cells. At IoU 0.5, papers on cells call it AP50. The first line
+# above is the score of the classical method of chapter 2. A single run proves little: with three random seeds on a CPU,
+# we measured 0.88, 0.83 and 0.87 at IoU 0.5, and 0.52 for the classical method.
 #
-# How did the network learn to point? The next figure shows one new image at three iterations of the training. Each
-# pixel of a cell is drawn **at its embedding**, in the colour of its ground-truth cell. The labels stand at the
-# ground-truth centres.
+# How did the network learn to point? The next figure shows the predictions for one new image after three different
+# numbers of iterations. Each pixel of a cell is drawn **at its embedding**, in the colour of its ground-truth cell. The
+# labels stand at the ground-truth centres.
 
 # %% name="space_figure" role="train"
 from segedu.viz import palette
@@ -708,7 +713,8 @@ show(
 #
 # <details><summary>Answer</summary>
 # The centre lies in the hole. The pixels can point at it, because an embedding can be any position, inside or outside
-# the object. Only the seed pixel has to lie on the object, and it points at the centre like all the others.
+# the object. Only the start pixel of the clustering has to lie on the object, and it points at the centre like all the
+# others.
 # </details>
 #
 # **2.** Find the error: "Sigma is the width of the noise of the offsets, so it should be as small as possible."
@@ -735,8 +741,10 @@ show(
 # **5.** In the pull and push loss, what happens if $\delta_{\text{push}} < \delta_{\text{pull}}$?
 #
 # <details><summary>Answer</summary>
-# The means may then be less than twice the pull margin apart, so the circles of two objects overlap. A vector in both
-# circles could belong to either object. The paper requires a push margin of more than twice the pull margin.
+# Even if the loss is 0, the means may be less than twice the pull margin apart, so the circles of two objects may
+# overlap. A vector in both circles could belong to either object. With a push margin of more than twice the pull
+# margin, as in the paper (1.5 and 0.5), a loss of 0 means that each vector is nearer to all vectors of its own object
+# than to those of any other.
 # </details>
 #
 # **6.** Find the error: "With affinities to the direct neighbours, each wrong prediction affects only one pixel."
@@ -750,10 +758,10 @@ show(
 # ## What next
 #
 # - [The pages of chapter 10](../course/10-embeddings/index.md) explain the three methods and their papers.
-# - Change one parameter of the clustering: set `min_pixels` to 1 instead of 20, or the seed threshold to 0.5 instead of
-#   0.8. Which false detections appear?
-# - Set `LEARNED = True`, as in the paper. The pixels of a cell may then agree on any position as their centre. Look at
-#   the offsets in the figures. With three random seeds, we measured accuracies of 0.90, 0.88 and 0.85. Is that better
-#   than before?
+# - Change one parameter of the clustering in the cell that prints the scores: set `min_pixels` to 1 instead of 20, or
+#   the seed threshold to 0.5 instead of 0.8. Which false detections appear?
+# - Set `LEARNED = True`, as in the paper by Neven et al. The pixels of a cell may then agree on any position as their
+#   centre. Look at the offsets in the figures. With three random seeds, we measured accuracies of 0.90, 0.88 and 0.85.
+#   Is that better than before?
 # - Use cells of many sizes: pass `radius=(3.5, 13)` to `draw_cells` in the data cell. How does the map of sigma change?
 # - Chapter 9 solves the same task with distances and flows. Lab 11 starts from bounding boxes.

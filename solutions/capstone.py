@@ -4,14 +4,15 @@
 # In the sixteen labs, the functions that you write are specified in advance. Here you decide yourself what to write.
 # You choose a data set, build a method that is better than a simple baseline, and report the results in a way that
 # convinces a sceptical reader. The report has at least three metrics, at least two seeds for every trained method, a
-# test set on which nothing was trained or chosen, and an analysis of the ten images with the lowest scores.
+# test set that was used neither for training nor for choosing settings, and an analysis of the ten test images with the
+# lowest scores.
 #
 # **Time**: 4 hours; no GPU is needed. **Prerequisites**: the chapters and labs that match your data set. They are
 # listed on the [page of the capstone](../course/capstone.md), which also explains the rubric. An honest table with a
 # good explanation earns more points than a high score.
 #
 # Every cell below that ends in `NotImplementedError` is yours to complete. The last cell checks your report and lists
-# what it lacks. Save the notebook with its outputs. This file is what you hand in.
+# what is missing. Save the notebook with its outputs, and hand in the saved file.
 
 # %% name="setup"
 # @title Setup: run this cell first { display-mode: "form" }
@@ -30,8 +31,8 @@ setup()
 # %% [markdown] name="question"
 # ## 1. The question
 #
-# Write three sentences: which data set you use (`cells`, `street` or `volume`), what your method should segment, and
-# which errors you expect.
+# Before you train anything, write three sentences: which data set you use (`cells`, `street` or `volume`), what your
+# method should segment, and which errors you expect.
 
 # %% [markdown] name="question_answer"
 # ### BEGIN SOLUTION: three sentences
@@ -44,9 +45,9 @@ setup()
 # ## 2. The data and the split
 #
 # You need three sets: one for training, one for choosing settings, and a test set of at least ten images, which you
-# use only **once**, at the end. The cell applies `fingerprint` to all images. The leak test then compares the test
-# images with those that you used for training or for choosing settings. It finds images that are in both, even if they
-# are flipped or noisy.
+# use only **once**, at the end. The last lines of the next cell compute a fingerprint of every image and run the leak
+# test, which compares the test images with the images that you use for training or for choosing settings. The leak test
+# reports a test image that is a copy of one of those images, even if the copy is flipped or noisy.
 
 # %% name="data"
 ### BEGIN SOLUTION: DATA, the name of your data set, and three lists of its samples: train, val and test
@@ -65,9 +66,9 @@ print(
 # %% [markdown] name="metrics_text"
 # ## 3. The metrics
 #
-# Choose at least three metrics. The first one determines which images are worst, so it has to be defined for a single
-# image, and higher values have to be better. Give fractions as numbers from 0 to 1, not as percentages. For each
-# metric, state in one sentence which errors it does not detect. Chapters 4 and 13 discuss this.
+# Choose at least three metrics. The first metric determines which images are worst, so it has to be defined for a
+# single image, and higher values have to be better. Give fractions as numbers from 0 to 1, not as percentages. For each
+# metric, state in one sentence which errors it does not detect. Chapters 4 and 13 discuss such errors.
 
 # %% name="metrics"
 ### BEGIN SOLUTION: METRICS, a tuple of names, and measure(prediction, sample), which returns one value per metric
@@ -90,9 +91,9 @@ def measure(prediction, sample):
 # ## 4. The methods
 #
 # Begin with a **baseline** that needs no training. Without a baseline, a reader cannot judge whether a score is high.
-# Then add a method of your own. Write each method as a function of its seed that returns a function from an image to a
-# prediction. In a training, everything random has to depend on this seed only. A method without randomness has the
-# seed `None`.
+# Then add a method of your own. Write each method as a function of a seed. It trains the method, and returns a function
+# from an image to a prediction. Everything that is random during the training must depend on this seed only. If nothing
+# in a method is random, its seed is `None`.
 
 # %% name="methods"
 ### BEGIN SOLUTION: METHODS, a dict from names to functions (seed) -> (image -> prediction); BASELINE, a name
@@ -148,10 +149,12 @@ METHODS = {BASELINE: threshold, "Cellpose": cellpose}
 # %% [markdown] name="run_text"
 # ## 5. Train and measure
 #
-# Train each method once per seed. Then compute the mean of each metric over the test images. If the first metric is
-# not defined for an image, the score of this image is NaN. In that case, state how the mean treats it. The next cells
-# use two lists with one entry per test image, for your best method: `predictions`, and `scores`, the values of the
-# first metric.
+# Train each method once per seed. Then compute the mean of each metric over the test images, and store one
+# `capstone.Row` per method and seed in the list `rows`. If the first metric is not defined for an image, the score of
+# this image is NaN. In that case, state whether the mean excludes the image.
+#
+# The next cells use two more lists, with one entry per test image, from one run of your best method: `predictions`, and
+# `scores`, the values of the first metric.
 
 # %% name="run"
 ### BEGIN SOLUTION: rows, a list of capstone.Row(method, seed, values); predictions and scores: of your best method
@@ -179,7 +182,7 @@ from segedu.viz import gallery, show
 
 ranked = capstone.worst(scores)
 titles = [f"{i}: {scores[i]:.2f}" for i in ranked]
-### BEGIN SOLUTION: a picture of the images in `ranked`: the prediction, and the ground truth beside or below it
+### BEGIN SOLUTION: a figure of the images in `ranked`: each prediction, with the ground truth beside or below it
 images = [test[i]["image"] for i in ranked]
 maps = [[predictions[i] for i in ranked], [test[i]["label_map"] for i in ranked]]
 fig = gallery(images * 2, maps[0] + maps[1], titles=[*titles, *["ground truth"] * len(ranked)], columns=5, width=1.2)
@@ -224,9 +227,10 @@ print("\n".join(f"{i}: {why}" for i, why in zip(ranked, WORST_BECAUSE, strict=Tr
 # ### BEGIN SOLUTION: half a page
 # By all three metrics, Cellpose is much better than the threshold, and the difference is many times larger than that
 # between its two seeds. By Dice the threshold is not bad: it finds most foreground pixels, but it cannot separate
-# nuclei that touch. I expected that small and dim nuclei would be missed. The first part is right: most unmatched
-# nuclei are small, because they are cut by the border of the image, and they are merged with their neighbours. The
-# second part is wrong: fewer than half of the unmatched nuclei are dimmer than the others. Two seeds are few. With 60
+# nuclei that touch. I expected that small and dim nuclei would be missed. Size does matter: most unmatched nuclei of
+# the ten worst images are cut by the border of the image, so that only a small part of them is visible. Some of them
+# are missed, and others are merged with their neighbours. Whether brightness matters remains open: more than half of
+# the unmatched nuclei are dimmer than average, but they are so few that this can be chance. Two seeds are few. With 60
 # iterations instead of 100, one of the seeds learnt almost nothing, and with a single seed I could have missed that.
 # Next, I would train on crops that include the borders of the images, and measure on images that I have not used yet
 # whether the nuclei at the border are segmented.
