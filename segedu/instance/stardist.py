@@ -45,7 +45,7 @@ def star_distances(label_map: Tensor, n_rays: int = 32, grid: Sequence[int] = (1
     """Distance from each pixel to the border of its object along each ray.
 
     The ray is followed in steps of length 1 until a step leaves the object or the image. The border is taken to lie
-    half a pixel, along the faster axis, before the pixel reached: one step back and `0.5 / max(|dy|, |dx|)` forward.
+    half a pixel, along the faster axis, beyond the last step inside: one step back and `0.5 / max(|dy|, |dx|)` forward.
 
     Args:
         label_map: (H, W) integers, 0 is background.

@@ -201,7 +201,7 @@ exercise = Exercise(
             "boundaries",
             right.then(lambda out, a: torch.where(out == OUTSIDE, out, 1 - out)),
             "You return 1 for pairs that do not belong together. 1 means that both pixels belong to one object.",
-            "An affinity tells how strongly two pixels belong together.",
+            "A large affinity means that two pixels belong to the same object.",
         ),
         Wrong(
             "one step only",
