@@ -22,7 +22,8 @@ def star_distances(label_map: Tensor, n_rays: int) -> Tensor:
 
     From pixel (y, x) take steps of length 1: after t steps you are on the pixel (round(y + t dy), round(x + t dx)).
     Stop at the first t = 1, 2, 3, ... whose pixel does not belong to this cell: it is background, part of another cell,
-    or outside the image. The cell ends half a pixel after step t - 1, along the axis that changes faster. The distance is
+    or outside the image. The cell ends half a pixel after step t - 1, along the axis that changes faster. The distance
+    is
 
         t - 1 + 0.5 / max(|dy|, |dx|)
 
