@@ -139,7 +139,8 @@ class Diagram:
             stride = 0 if self.image_height is None else round(self.image_height / height)
             if not stride or height not in (self.image_height // stride, -(-self.image_height // stride)):
                 return f"{channels} × {height} × {shape[3]}"
-            return f"{channels} channels, 1/{stride}" if stride > 1 else f"{channels} channels"
+            words = f"{channels} channel" if channels == 1 else f"{channels} channels"
+            return f"{words}, 1/{stride}" if stride > 1 else words
         if len(shape) == 3:
             return f"{shape[1]} × {shape[2]}"
         return " × ".join(map(str, shape[1:])) or "scalar"
