@@ -242,7 +242,7 @@ exercise = Exercise(
             _averaged(
                 lambda a: F.binary_cross_entropy(_channel(a.logits, a.labels).sigmoid(), a.targets, reduction="none")
             ),
-            "Your loss is too small for large logits. Their sigmoid is rounded to 0 or 1, and the log is clamped at -100.",
+            "Your loss is too small for large logits. Their sigmoid rounds to 0 or 1, and the log is clamped at -100.",
             STABLE,
         ),
         Wrong(
