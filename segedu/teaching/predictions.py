@@ -1,0 +1,145 @@
+"""What a trained network predicts on new scenes: the worst, the median and the best of twenty, beside the ground truth.
+
+The pages show the networks of `segedu.weights.own.recipes` in this way, so no page shows only what went well:
+
+    ranked = rank_predictions("street_fcn8")
+    show(draw_predictions(ranked), alt=ranked.description)
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import ndimage
+from torch import Tensor
+
+from segedu.recipes.data import Sets
+from segedu.recipes.recipe import Recipe, load_recipe
+from segedu.weights.own import recipes
+from segedu.weights.pretrained import load
+
+SEED = 31  # of the scenes; recipes are trained and evaluated with the seeds 0, 1 and 2
+DENSITY = 200  # pixels per inch of the panels
+METRICS = {
+    "mean_iou": "mean IoU",
+    "dice": "mean Dice",
+    "instance_accuracy": "instance accuracy",
+    "box_ap50": "box AP50",
+    "mask_ap50": "mask AP50",
+    "pq": "PQ",
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One scene with the ground truth, the prediction, and the score of the prediction."""
+
+    rank: str
+    image: Tensor
+    target: Any
+    prediction: Any
+    score: float
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The worst, the median and the best of some new scenes.
+
+    `mean` and `baseline` are the scores of the network and of the plain baseline on the recipe's held-out scenes, from
+    the log of the weights; `baseline_name` names the baseline.
+    """
+
+    recipe: Recipe
+    examples: tuple[Example, ...]
+    number: int
+    mean: float
+    baseline: float
+    baseline_name: str
+
+    @property
+    def metric(self) -> str:
+        """The recipe's metric, as texts name it."""
+        return METRICS[self.recipe.metric]
+
+    @property
+    def description(self) -> str:
+        """The alternative text of the picture."""
+        rows = "; ".join(f"the {one.rank}, with {self.metric} {one.score:.2f}" for one in self.examples)
+        return f"Three of {self.number} new scenes below each other, each with ground truth and prediction: {rows}."
+
+
+def rank_predictions(name: str, number: int = 20, seed: int = SEED) -> Ranked:
+    """Apply a network to new scenes and keep the worst, the median and the best by the recipe's metric.
+
+    Args:
+        name: of the weights, a key of `segedu.weights.catalogue_recipes.FILES`.
+        number: of scenes, at least 3.
+        seed: of the scenes.
+    """
+    if number < 3:
+        raise ValueError(f"number is {number}, expected at least 3")
+    log = json.loads((recipes.FOLDER / f"{name}.json").read_text())
+    recipe, model = load_recipe(log["method"], log["data"]), load(name)
+    scenes = _only_group(recipe.sets(seed, None, train=1, held_out=number))
+    scored = []
+    for image, target in scenes:
+        prediction = recipe.task.predict(model, image, postprocess=recipe.postprocess)
+        score = _score(recipe, image, target, prediction)
+        if score is not None:
+            scored.append((score, len(scored), image, target, prediction))
+    scored.sort(key=lambda one: one[:2])
+    picked = {"worst": scored[0], "median": scored[len(scored) // 2], "best": scored[-1]}
+    examples = tuple(Example(rank, *one[2:], score=one[0]) for rank, one in picked.items())
+    baseline = next(iter(log["on_new_scenes"]))
+    own, plain = (
+        next(iter(log["on_new_scenes"][row].values()))["all"][recipe.metric] for row in ("in half precision", baseline)
+    )
+    return Ranked(recipe, examples, len(scored), own, plain, baseline)
+
+
+def _only_group(sets: Sets) -> list[tuple[Tensor, Any]]:
+    return next(iter(next(iter(sets.held_out.values())).values()))
+
+
+def _score(recipe: Recipe, image: Tensor, target: Any, prediction: Any) -> float | None:
+    """The recipe's metric on one scene; None where it is undefined."""
+    one = Sets(None, {"new": {"all": [(image, target)]}})
+    return recipe.task.measure(lambda _: prediction, one, len(recipe.classes))["new"]["all"][recipe.metric]
+
+
+def draw_predictions(ranked: Ranked) -> Figure:
+    """Draw the examples below each other, each as `draw` of the recipe's task does, with its score beside it."""
+    strips = [_rendered(ranked.recipe.task.draw(one.image, one.target, one.prediction)) for one in ranked.examples]
+    width = 8.6
+    heights = [width * strip.shape[0] / strip.shape[1] for strip in strips]
+    figure, axes = plt.subplots(
+        len(strips), 1, figsize=(width + 0.5, sum(heights) + 0.1), height_ratios=heights, layout="constrained"
+    )
+    for axis, strip, one in zip(axes, strips, ranked.examples, strict=True):
+        axis.imshow(strip, interpolation="none")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        axis.set_ylabel(f"{one.rank}: {ranked.metric} {one.score:.2f}", fontsize=9)
+    return figure
+
+
+def _rendered(figure: Figure) -> np.ndarray:
+    """The pixels of a figure."""
+    figure.set_dpi(DENSITY)
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    plt.close(figure)
+    return _cropped(pixels)
+
+
+def _cropped(pixels: np.ndarray, margin: int = 8) -> np.ndarray:
+    """Without the white border, and with at most `margin` white rows between two that are not white."""
+    ink = (pixels < 250).any(axis=2)
+    columns = np.flatnonzero(ink.any(axis=0))
+    near = ndimage.binary_dilation(ink.any(axis=1), iterations=margin // 2)
+    return pixels[near, max(columns[0] - margin, 0) : columns[-1] + margin + 1]
