@@ -653,7 +653,7 @@ def matrix_nms(masks, labels, scores, sigma):
     Example: two equal masks. The score of the second is multiplied by exp(-2) = 0.135.
     matrix_nms(torch.ones(2, 2, 2).bool(), torch.tensor([1, 1]), torch.tensor([0.9, 0.8]), 2.0) is [0.9, 0.1083].
     """
-    ### BEGIN SOLUTION: compute the IoUs with better masks of a class, the largest per column, and the least ratio
+    ### BEGIN SOLUTION: compute the IoUs with better masks of the same class, the largest per mask, and the least ratio
     if len(scores) == 0:
         return scores
     pixels = masks.flatten(1).float()

@@ -138,7 +138,7 @@ def merge_panoptic(masks, labels, scores, semantic, things, score_threshold, ove
     merge_panoptic(mask, torch.tensor([3]), torch.tensor([0.9]), row, [3], 0.5, 0.5, 1) gives the map [[1, 1, 2, 0]],
     and segments 1, of category 3, and 2, of category 1.
     """
-    ### BEGIN SOLUTION: things by decreasing score, unless too much of them is taken; then stuff; numbers 1, 2, 3 ...
+    ### BEGIN SOLUTION: add the things by decreasing score, unless too much is taken, then the stuff; number them
     merged, made = torch.zeros(semantic.shape, dtype=torch.long), []
 
     def take(free, category, isthing):
@@ -284,7 +284,7 @@ def query_masks(class_logits, mask_embed, mask_features, image_size):
     With embed = torch.tensor([[1.0, 2.0]]) and features = torch.tensor([[[0.0, 4.0]], [[0.0, -4.0]]])
     query_masks(torch.zeros(1, 2), embed, features, (1, 4)) is [[0.5]] and [[[0.5000, 0.2689, 0.0474, 0.0180]]].
     """
-    ### BEGIN SOLUTION: softmax, then remove the last column; dot product of each query and location; resize; sigmoid
+    ### BEGIN SOLUTION: apply the softmax, remove the last column; compute dot products, resize them, apply the sigmoid
     p = class_logits.softmax(dim=1)[:, :-1]
     logits = (mask_embed @ mask_features.flatten(1)).unflatten(1, mask_features.shape[1:])  # (Q, h, w)
     resized = torch.nn.functional.interpolate(logits[None], image_size, mode="bilinear", align_corners=False)
@@ -373,7 +373,7 @@ def masked_attention(queries, keys, values, mask_logits, size):
     With keys, values = torch.tensor([[9.0], [1.0]]), torch.tensor([[5.0], [7.0]])
     masked_attention(torch.ones(1, 1), keys, values, torch.tensor([[[-1.0, 1.0]]]), (1, 2)) is [[7.0]].
     """
-    ### BEGIN SOLUTION: resize; locations inside; open empty masks; scores, -inf outside; softmax; weighted sum
+    ### BEGIN SOLUTION: find the locations inside, or use all of them; set other scores to -inf; softmax; weighted sum
     resized = torch.nn.functional.interpolate(mask_logits[None], size, mode="bilinear", align_corners=False)[0]
     inside = resized.flatten(1) >= 0  # a sigmoid of at least 1/2
     inside |= ~inside.any(dim=1, keepdim=True)
@@ -514,7 +514,7 @@ def mask_match(class_logits, mask_logits, labels, masks):
     mask_match(torch.tensor([[99.0, 0.0], [99.0, 0.0]]), pixels, torch.tensor([0]), mask)
     is [[496.3333], [-2.0]] and [1].
     """
-    ### BEGIN SOLUTION: three terms for all pairs, without gradients; then scipy; queries in the order of the targets
+    ### BEGIN SOLUTION: compute the three terms for all pairs, match with scipy, order the queries by target
     from scipy.optimize import linear_sum_assignment
 
     z, y = mask_logits.detach(), masks.to(mask_logits.dtype)
@@ -627,7 +627,7 @@ def semantic_inference(class_logits, mask_logits):
     probability 1/2, and certainly not the second one.
     semantic_inference(torch.zeros(1, 3), torch.tensor([[[0.0, -100.0]]])) is [[[0.1667, 0.0]], [[0.1667, 0.0]]].
     """
-    ### BEGIN SOLUTION: class probabilities without the last column, mask probabilities, and the sum over the queries
+    ### BEGIN SOLUTION: compute the class and the mask probabilities, and sum their products over the queries
     p = class_logits.softmax(dim=1)[:, :-1]
     return torch.tensordot(p.T, mask_logits.sigmoid(), dims=1)
     ### END SOLUTION
@@ -706,7 +706,7 @@ def task_token(panoptic_seg, segments, task):
     With both = [{"id": 1, "category_id": 7, "isthing": True}, {"id": 2, "category_id": 7, "isthing": True}]
     task_token(torch.tensor([[0, 1, 2]]), both, "semantic") is "the task is semantic", [7], [[[False, True, True]]].
     """
-    ### BEGIN SOLUTION: refuse other tasks; drop segments without pixels; group the segments into targets; their masks
+    ### BEGIN SOLUTION: reject other tasks, drop empty segments, group the segments into targets, make the masks
     if task not in ("panoptic", "instance", "semantic"):
         raise ValueError(f"task is {task!r}, expected panoptic, instance or semantic")
     kept = [one for one in segments if (panoptic_seg == one["id"]).any() and (task != "instance" or one["isthing"])]

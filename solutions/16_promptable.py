@@ -145,7 +145,7 @@ def prompt_encode(point_coords, point_labels, image_size, side, frequencies, emb
     rows = torch.tensor([[0., 0.], [3., 5.], [7., 7.]])
     prompt_encode(coords, labels, (4, 4), 4, torch.ones(2, 1), rows) is [[3., 6.], [7., 7.]].
     """
-    ### BEGIN SOLUTION: relative coordinates; angles; sines and cosines, none for padding; add the row of each label
+    ### BEGIN SOLUTION: compute relative coordinates, angles, sines and cosines (0 for padding); add each label's row
     relative = (point_coords * side / max(image_size) + 0.5) / side
     angles = 2 * torch.pi * (2 * relative - 1) @ frequencies
     position = torch.cat([angles.sin(), angles.cos()], dim=1)
@@ -262,7 +262,7 @@ def best_of_three(mask_logits, iou_pred, targets):
     right.
     best_of_three(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1), torch.ones(1, 1, 1).bool()) is 1.0664.
     """
-    ### BEGIN SOLUTION: focal and Dice loss per mask, (B, M); the minimum per image; the error of the predicted IoUs
+    ### BEGIN SOLUTION: compute focal and Dice loss per mask, the minimum per image, and the error of predicted IoUs
     y = targets[:, None].to(mask_logits).expand_as(mask_logits)
     p = mask_logits.sigmoid()
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(mask_logits, y, reduction="none")
@@ -368,7 +368,7 @@ def stability_score(mask_logits, mask_threshold, offset):
     Example: one pixel is above 1, and two are above -1.
     stability_score(torch.tensor([[[5.0, 0.5, -5.0]]]), 0.0, 1.0) is [0.5].
     """
-    ### BEGIN SOLUTION: the pixel counts of both masks, and their ratio, which is 0 if both masks are empty
+    ### BEGIN SOLUTION: count the pixels of both masks, and divide; the ratio is 0 if both masks are empty
     inner = (mask_logits > mask_threshold + offset).sum(dim=(1, 2))
     outer = (mask_logits > mask_threshold - offset).sum(dim=(1, 2))
     return inner / outer.clamp(min=1)
@@ -492,7 +492,7 @@ def label_by_detector(masks, boxes, labels, scores, iou_threshold):
     box = torch.tensor([[2.0, 0.0, 4.0, 1.0]])
     label_by_detector(masks, box, torch.tensor([7]), torch.tensor([0.9]), 0.5) is ([1], [7], [0.9]).
     """
-    ### BEGIN SOLUTION: the pixels of each box; the IoU of all boxes and masks; then one detection after the other
+    ### BEGIN SOLUTION: compute the pixels of each box and all IoUs, then let one detection after the other choose
     y, x = (torch.arange(n) + 0.5 for n in masks.shape[1:])
     x1, y1, x2, y2 = boxes.T[..., None]  # (N, 1) each
     filled = ((y1 <= y) & (y < y2))[:, :, None] & ((x1 <= x) & (x < x2))[:, None, :]
@@ -641,8 +641,8 @@ def resample_spacing(volume, spacing, new_spacing, is_labels):
     The new size of an axis is size * spacing / new_spacing, rounded to the nearest integer, at least 1. Both grids
     cover the same extent: the centre of new voxel i lies at (i + 0.5) * size / new_size - 0.5 in old voxels. Images are
     interpolated linearly along each axis; beyond the first and the last centre the value stays constant. Labels are
-    those of the nearest voxel. If the coarsest of the three old spacings is more than 3 times the finest one, images
-    also take the nearest voxel along the coarsest axis.
+    those of the nearest voxel; in the check, no new centre lies halfway between two old ones. If the coarsest of the
+    three old spacings is more than 3 times the finest one, images also take the nearest voxel along the coarsest axis.
 
     volume:      (D, H, W) array, floats, or integers for labels.
     spacing:     mm between neighbouring voxels along D, H, W.
@@ -654,7 +654,7 @@ def resample_spacing(volume, spacing, new_spacing, is_labels):
     Example: resample_spacing(np.array([[[10., 20., 30., 40.]]]), [1, 1, 3], [1, 1, 2], False) is
     [[[10., 15., 21.67, 28.33, 35., 40.]]].
     """
-    ### BEGIN SOLUTION: the thick axis; for each axis the new size, the positions, the nearest voxel or two neighbours
+    ### BEGIN SOLUTION: find the thick axis; for each axis compute size and positions, take the nearest or interpolate
     thick = int(np.argmax(spacing)) if max(spacing) / min(spacing) > 3 else None
     out = np.asarray(volume) if is_labels else np.asarray(volume, dtype=float)
     for axis, n in enumerate(volume.shape):
@@ -776,7 +776,7 @@ def plan_unet(shapes, spacings, voxels):
     Example: plan_unet(np.array([[16, 30, 30]]), np.array([[4., 1., 1.]]), 10**6) is {"spacing": [4.0, 1.0, 1.0],
     "patch": [16, 32, 32], "strides": [[1, 2, 2], [1, 2, 2], [2, 2, 2]]}.
     """
-    ### BEGIN SOLUTION: medians of spacing and shape; the patch; the poolings in a loop; finally the multiples
+    ### BEGIN SOLUTION: compute the medians and the patch, choose the poolings in a loop, round the patch up
     spacing = np.median(spacings, axis=0)
     shape = np.median(np.maximum(np.round(shapes * (spacings / spacing)), 1), axis=0)
     side = (voxels * spacing.prod()) ** (1 / 3)
