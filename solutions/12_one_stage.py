@@ -3,9 +3,9 @@
 #
 # Faster R-CNN processes an image in two stages: the first stage proposes boxes that may contain an object, and the
 # second stage classifies each of them. One-stage detectors have no proposals. At every location of a feature map, a
-# convolution directly predicts classes and boxes. In this lab you write
-# the parts that YOLO, SSD and RetinaNet add to this idea. Then you write what **DETR** changes: it predicts a *set* of
-# boxes, and each object is predicted exactly once.
+# convolution directly predicts classes and boxes. In this lab you write the parts that YOLO, SSD and RetinaNet add to
+# this idea. Then you write what **DETR** changes: it predicts a *set* of boxes, and each object is predicted exactly
+# once.
 #
 # **Time**: 75 minutes. **Points**: 20, in six exercises.
 #
@@ -534,9 +534,9 @@ matching_explorer()
 #
 # **Worked example.** An object fills the left half of the image, so its box is (0.25, 0.5, 0.5, 1). The matched query
 # predicts (0.5, 0.5, 0.5, 1), and the sum of the absolute differences is 0.25. The intersection of the two boxes is 1/4
-# of the image. Their union is 3/4 of the image, and the smallest box that encloses both is equal to the union. So GIoU
-# = IoU = 1/3. If every query assigns the probability 1/2 to its target, the loss is $L = \log 2 + 5 \cdot 0.25 + 2
-# \cdot 2/3 = 3.28$, whatever the weights $w_q$ are.
+# of the image. Their union is 3/4 of the image, and the smallest box that encloses both is equal to the union. So the
+# GIoU is equal to the IoU, 1/3. If every query assigns the probability 1/2 to its target, the loss is
+# $L = \log 2 + 5 \cdot 0.25 + 2 \cdot 2/3 = 3.28$, whatever the weights $w_q$ are.
 
 
 # %% name="set_loss" role="solution"
@@ -919,9 +919,9 @@ for name, (ap50, mean) in rows.items():
 # with the focal loss; and 0.32 to 0.34 with the focal loss but without non-maximum suppression. (The larger scale for a
 # GPU has not been measured yet.) The likely reason is the small number of anchors: of our 576 anchors, 24 are positive
 # on average. Cross-entropy can deal with this imbalance if the network starts with your prior. In the paper there are
-# far more background anchors, and the focal loss is better than training on the hardest examples (Table 1d). It
-# probably also needs more iterations: the library's RetinaNet, with this loss and 700 iterations with larger batches,
-# is in the [table of results](../course/results.md).
+# far more background anchors, and the focal loss is better than training on the hardest examples (Table 1d).
+# The focal loss probably also needs more iterations: the library's RetinaNet, with this loss and 700 iterations with
+# larger batches, is in the [table of results](../course/results.md).
 #
 # The next figure shows four new images, above with the ground truth, and below with the detections of the network that
 # was trained with the focal loss. Which objects are missed, and which boxes do not fit?

@@ -439,8 +439,8 @@ show(
 #
 # - *Void*, id 0 of the ground truth, means that the content of these pixels is unknown. They are removed from every
 #   union. A predicted segment without a match is not a false positive if more than half of its pixels are void.
-# - If a class has segments but no match, SQ would be 0/0. Then PQ = SQ = RQ = 0, and the class still counts in the
-#   means.
+# - If a class has false positives or false negatives but no match, SQ would be 0/0. Then PQ = SQ = RQ = 0, and the
+#   class counts in the means.
 # - PQ, SQ and RQ are computed for each class, and then averaged over the classes with TP + FP + FN > 0.
 
 # %% [markdown] name="pq_homework"

@@ -164,9 +164,10 @@ check(merge_panoptic)
 # %% [markdown] name="merge_panoptic_after"
 # The next cells apply your function to imitated outputs of the two branches. These are not predictions of a network but
 # corrupted ground truth: boundaries are shifted, some things are detected twice, some detections are false, and the
-# class map is coarse. The first figure shows one street. The second figure shows the **panoptic quality** (PQ, chapter
-# 13) of the merged maps of 20 streets: with all three rules (score threshold, overlap threshold, minimum stuff area),
-# without one of them at a time, and without all three. Before you run the cells, guess: which rule contributes most?
+# class map is coarse. The first figure shows one street. The second figure shows the **panoptic quality** of chapter
+# 13 (PQ) of the merged maps of 20 streets: with all three rules (score threshold, overlap threshold, minimum stuff
+# area), without one of them at a time, and without all three. Before you run the cells, guess: which rule contributes
+# most?
 
 # %% name="merge_panoptic_figure" role="show"
 from scipy import ndimage
