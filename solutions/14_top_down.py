@@ -480,8 +480,8 @@ show(
 # along x, 0 for the offset along y, and 2 for the feature. The other two layers have the weight 1. The biases are 0, 0
 # and 3. The object is at x = 0.5, and the unit is $u = 1$. Cell 0 has its centre at x = 0.5 and the feature 1. The
 # first layer computes $1 \cdot 0 + 2 \cdot 1 = 2$, which both ReLUs leave unchanged. With the bias 3, the output is
-# 2 + 3 = 5. Cell 1 has its centre at x = 1.5 and the feature 2. The first layer computes $1 \cdot (-1) + 2 \cdot 2 =
-# 3$, and the output is 6.
+# 2 + 3 = 5. Cell 1 has its centre at x = 1.5 and the feature 2. The first layer computes
+# $1 \cdot (-1) + 2 \cdot 2 = 3$, and the output is 3 + 3 = 6.
 
 
 # %% name="dynamic_conv" role="solution"
