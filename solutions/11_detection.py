@@ -60,7 +60,7 @@ for side in (32, 40, 48):
     left, top = torch.cartesian_prod(*[torch.arange(0, 128 - side + 1, 4)] * 2).T
     windows.append(torch.stack([left, top, left + side, top + side], dim=1).float())
 windows, proposals = torch.cat(windows), selective_search(image, FAST)
-print(f"All boxes with corners between pixels: {(128 * 129 // 2) ** 2:,}")
+print(f"Possible boxes with integer coordinates: {(128 * 129 // 2) ** 2:,}")
 fig, axes = plt.subplots(1, 3, figsize=(11, 4), layout="constrained")
 draw_image(axes[0], image, f"{len(gt_boxes)} objects")
 draw_boxes(axes[0], gt_boxes, linewidth=2)
@@ -75,32 +75,33 @@ show(
 )
 
 # %% [markdown] name="picture_after"
-# An object counts as covered if at least one box has an IoU of 1/2 or more with it. Both methods cover the objects. The
-# windows need many boxes for it, although they are only squares of three sizes. There are few proposals, but the
-# grouping takes time and never learns what an object is.
+# An object counts as covered if at least one box has an IoU of at least 1/2 with it. Compare the number of boxes: there
+# are many windows, although they are only squares of three sizes. There are far fewer proposals, but the grouping takes
+# time, and it cannot learn what an object is.
 #
 # **Faster R-CNN** returns to a grid of windows and calls them **anchors**. A single network classifies all anchors at
 # once and predicts how to shift and scale each of them. Therefore the anchors do not need to fit the objects exactly.
-# They only have to be near.
+# An anchor only has to be near an object.
 
 # %% [markdown] name="make_anchors_idea"
 # ## 1. Anchors (3 points)
 #
-# **Idea.** Each cell of a feature map stands for a square of `stride` x `stride` pixels of the image. Several boxes of
-# different sizes and ratios are centred on each cell. These boxes are the anchors. They are the same for all images.
+# **Idea.** Each cell of a feature map corresponds to a square of `stride` x `stride` pixels of the image. Several boxes
+# of different sizes and aspect ratios are centred on each cell. These boxes are the anchors. They are the same for all
+# images.
 #
 # **Formula.** The cell in row $i$ and column $j$ has its centre at
 #
 # $$ x = (j + \tfrac12) \cdot \text{stride}, \qquad y = (i + \tfrac12) \cdot \text{stride} . $$
 #
-# An anchor of size $s$ and ratio $r$ has the area $s^2$ and $h / w = r$, so
+# An anchor of size $s$ and aspect ratio $r$ has the area $s^2$ and $h / w = r$, so
 #
 # $$ w = s / \sqrt r, \qquad h = s \sqrt r . $$
 #
-# **Worked example.** Let the stride be 8, the size 4 and the ratio 4. Then $w = 4/2 = 2$ and $h = 4 \cdot 2 = 8$. The
-# cell in row 0 and column 1 has its centre at (12, 4), so the anchor is (11, 0, 13, 8). In this lab, the ratio is
-# height over width, and the centre of the anchor is the centre of the cell. Other implementations use other
-# conventions: torchvision centres anchors on the upper left corner of the cell.
+# **Worked example.** Let the stride be 8, the size 4 and the aspect ratio 4. Then $w = 4/2 = 2$ and
+# $h = 4 \cdot 2 = 8$. The cell in row 0 and column 1 has its centre at (12, 4), so the anchor is (11, 0, 13, 8). In
+# this lab, the aspect ratio is height over width, and the centre of the anchor is the centre of the cell. Other
+# implementations use other conventions: torchvision centres anchors on the upper left corner of the cell.
 
 
 # %% name="make_anchors" role="solution"
@@ -108,16 +109,16 @@ def make_anchors(shape, stride, sizes, ratios):
     """Centre anchors on every cell of a feature map: one anchor per ratio and size.
 
     Each cell covers a square of `stride` x `stride` pixels of the image, and the first square begins at (0, 0). An
-    anchor of size s and ratio r has the area s * s, and its height is r times its width. It may extend beyond the
-    image. Nothing is rounded.
+    anchor of size s and aspect ratio r has the area s * s, and its height is r times its width. It may extend beyond
+    the image. Nothing is rounded.
 
     shape:  (H, W) of the feature map.
     stride: distance between neighbouring cells, in pixels of the image.
     sizes:  S sizes in pixels.
-    ratios: R ratios, height over width.
+    ratios: R aspect ratios, height over width.
 
     Returns (H * W * R * S, 4) floats (x1, y1, x2, y2). The cells are listed row by row. The anchors of one cell are
-    ordered by ratio, and those of one ratio by size, both in the given order.
+    listed ratio by ratio, and the anchors of one ratio size by size. Ratios and sizes keep the order of the arguments.
 
     Example: make_anchors((1, 2), 8, [2], [1, 4]) is
     [[3, 3, 5, 5], [3.5, 2, 4.5, 6], [11, 3, 13, 5], [11.5, 2, 12.5, 6]].
@@ -137,9 +138,9 @@ check(make_anchors)
 
 # %% [markdown] name="make_anchors_after"
 # The left panel shows your six anchors of one cell, and the centres of all cells. The right panel shows, for the
-# objects of 20 scenes, the fraction whose best anchor reaches a given IoU. A finer grid covers more objects. But no
-# grid fits the objects well: almost no object has an anchor with an IoU of 0.9. Therefore the network has to shift and
-# scale the anchors.
+# objects of 20 scenes, the fraction whose best anchor has at least a given IoU. A finer grid covers more objects. But
+# no grid fits the objects well: almost no object has an anchor with an IoU of 0.9. Therefore the network has to shift
+# and scale the anchors.
 
 # %% name="make_anchors_figure" role="show"
 place_anchors = use(make_anchors)
@@ -200,8 +201,8 @@ def encode_decode(boxes, anchors, deltas):
     deltas:  (N, 4) floats (tx, ty, tw, th) to decode. They are not the deltas of the boxes.
 
     Returns two tensors: the deltas (tx, ty, tw, th) of the boxes, (N, 4), by the formula above with the natural
-    logarithm; and the boxes (x1, y1, x2, y2) of the given deltas, (N, 4). N may be 0: then both have the shape (0, 4).
-    The arguments are not changed in place.
+    logarithm; and the boxes (x1, y1, x2, y2) that are decoded from the argument `deltas`, (N, 4). N may be 0: then both
+    tensors have the shape (0, 4). The arguments are not changed in place.
 
     Example: boxes [[1, 0, 5, 2]], anchors [[0, 0, 4, 2]] and deltas [[0, 0, 0, 0]] give [[0.25, 0, 0, 0]] and
     [[0, 0, 4, 2]].
@@ -220,9 +221,10 @@ def encode_decode(boxes, anchors, deltas):
 check(encode_decode)
 
 # %% [markdown] name="encode_decode_after"
-# The left panel shows an object (solid) and its best anchor of stride 32 (dashed). The middle panel shows both at twice
-# the size: the shift in pixels doubles, but the deltas stay the same. The right panel shows boxes that are decoded from
-# small random deltas of this anchor. If the network predicts the deltas (0, 0, 0, 0), the anchor stays as it is.
+# The left panel shows the box of an object (solid) and the best anchor of stride 32 for it (dashed). The middle panel
+# shows the box and the anchor at twice the size: the shift in pixels doubles, but the deltas stay the same. The right
+# panel shows twelve boxes that are decoded from small random deltas relative to this anchor. If the network predicts
+# the deltas (0, 0, 0, 0), the decoded box is the anchor itself.
 
 # %% name="encode_decode_figure" role="show"
 box_coder = use(encode_decode)
@@ -241,7 +243,7 @@ for ax, scale in zip(axes, (1, 2)):
     draw_boxes(ax, scaled_anchor, linestyle="--", linewidth=2)
     ax.set(xlim=(0, 128 * scale), ylim=(128 * scale, 0), xticks=[0, 128 * scale], yticks=[0, 128 * scale])
 random_deltas = 0.2 * torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
-draw_image(axes[2], image, "twelve random deltas of about 0.2", alpha=0.8)
+draw_image(axes[2], image, "random deltas, standard deviation 0.2", alpha=0.8)
 draw_boxes(
     axes[2],
     torch.as_tensor(box_coder(anchor.expand(12, 4), anchor.expand(12, 4), random_deltas)[1]),
@@ -259,49 +261,53 @@ show(
 # ## 3. Which anchors are objects? (4 points)
 #
 # **Idea.** For training, each anchor needs a target. An anchor that overlaps an object well is *matched* with this
-# object. An anchor that hardly overlaps any object is background. For an anchor that contains half an object, neither
-# target is quite right, so the loss ignores this anchor.
+# object. An anchor that hardly overlaps any object is background. For an anchor that contains only a part of an object,
+# neither target is quite right, so the loss ignores this anchor.
 #
-# **Rule.** The rule follows the Faster R-CNN paper, with `low` 0.3 and `high` 0.7; where the paper is not explicit,
-# this lab decides. The best object of an anchor is the object with which it has the largest IoU.
+# **Rule.** The rule follows the Faster R-CNN paper, in which `low` is 0.3 and `high` is 0.7. Where the paper is not
+# explicit, this lab makes a choice. The best object of an anchor is the object with which it has the largest IoU, and
+# this IoU is the best IoU of the anchor.
 #
 # 1. An anchor whose best IoU is at least `high` is positive: it is matched with its best object.
 # 2. An anchor whose best IoU is below `low` is background, -1.
-# 3. An anchor in between is ignored, -2.
-# 4. An object may have no anchor with an IoU of 0.7, and then the network would never learn this object. Therefore the
-#    anchors that have the largest IoU of *an object* are positive too, all of them if several are equally good, and
-#    however small this IoU is. This holds for every object. Such an anchor is matched with *its own* best object, as in
-#    step 1, and this may be a different object. An object whose largest IoU is 0 forces nothing.
+# 3. Any other anchor is ignored, -2.
+# 4. An object may have no anchor with an IoU of at least `high`, and then the network would never learn this object.
+#    Therefore, for *each object*, the anchor that has the largest IoU with this object is positive too, however small
+#    this IoU is. If several anchors share the largest IoU, all of them are positive. Such an anchor is matched with
+#    *its own* best object, as in step 1, and this may be a different object. If the largest IoU of an object is 0, step
+#    4 makes no anchor positive for this object.
 #
 # **Worked example.**
 #
-# | IoU | anchor a | b | c | d | e |
+# | IoU | anchor a | anchor b | anchor c | anchor d | anchor e |
 # |---|---|---|---|---|---|
 # | object 0 | 0.8 | 0.5 | 0.1 | 0 | 0.1 |
 # | object 1 | 0 | 0.2 | 0.6 | 0.2 | 0 |
 # | object 2 | 0.4 | 0 | 0 | 0.1 | 0.1 |
 # | **result** | 0 | -2 | 1 | -1 | -1 |
 #
-# Anchor c has an IoU below 0.7, but it is the best anchor of object 1, so it is positive by step 4. The best anchor of
-# object 2 is anchor a. Anchor a is therefore positive by step 1 and by step 4, but it overlaps object 0 more and is
-# matched with object 0. Object 2 has no anchor.
+# The best IoU of anchor c is below 0.7, but no anchor has a larger IoU with object 1, so step 4 makes anchor c
+# positive. For object 2, anchor a has the largest IoU. Anchor a is therefore positive by step 1 and by step 4, but it
+# has a larger IoU with object 0, so it is matched with object 0. No anchor is matched with object 2.
 
 
 # %% name="assign_targets" role="solution"
 def assign_targets(iou, low, high):
     """Match each anchor with an object, given the IoU of every object with every anchor, by the rule above.
 
-    The best object of an anchor is the object with which it has the largest IoU. Of equal ones it is the first row.
+    The best object of an anchor is the object with which it has the largest IoU. If several objects share this IoU, the
+    best object is the first of them.
 
     iou:  (N, A) floats. Row n belongs to an object, column a to an anchor. N may be 0; A is at least 1.
-    low:  anchors with a best IoU below it are background.
-    high: at least `low`; an anchor whose IoU equals `high` is positive.
+    low:  an anchor whose best IoU is below `low` is background, unless step 4 makes it positive.
+    high: at least `low`; an anchor whose best IoU equals `high` is positive.
 
-    Returns (A,) integers: the row of the object, -1 for background, -2 for ignored. Without objects all are -1.
+    Returns (A,) integers: for a positive anchor the row of its object, -1 for background, -2 for ignored. Without
+    objects, all of them are -1.
 
     Example: assign_targets(torch.tensor([[0.1, 0.4, 0.6]]), 0.3, 0.7) is [-1, -2, 0].
     """
-    ### BEGIN SOLUTION: return -1 without objects; apply both thresholds per column, then force the best of each row
+    ### BEGIN SOLUTION: return -1 without objects; apply both thresholds per column, then step 4 to each row
     if len(iou) == 0:
         return torch.full((iou.shape[1],), -1)
     best_iou, best_object = iou.max(dim=0)
@@ -323,9 +329,9 @@ check(assign_targets)
 # if at least one of its six anchors is matched with an object; otherwise as ignored if at least one anchor is ignored;
 # otherwise as background.
 #
-# Read the counts: about one anchor in a hundred is positive. If all anchors contributed to the loss, a network that
-# always predicts "background" would be correct almost everywhere. Therefore the loss uses a small random sample of
-# anchors, of which at most half are positive.
+# The counts in the legend are anchors, not cells. About one anchor in a hundred is positive. If all anchors
+# contributed to the loss, a network that always predicts "background" would be correct almost everywhere. Therefore the
+# loss uses a small random sample of anchors, of which at most half are positive.
 
 # %% name="assign_targets_figure" role="show"
 assign, boxes = use(assign_targets), all_anchors[8].float()
@@ -353,9 +359,9 @@ show(
 # ## Move the thresholds
 #
 # The scene contains a small triangle in front of a large one. The slider "lowest IoU of a positive anchor" sets `high`,
-# and the check box "best anchor of each object is positive" switches step 4 on and off. Without step 4,
-# how low must the threshold be until every object has an anchor? What changes with more sizes and ratios, and what with
-# a finer grid? What is the disadvantage of step 4?
+# and the check box "best anchor of each object is positive" switches step 4 on and off. Without step 4, how low must
+# this threshold be until every object has a positive anchor? What changes if you add sizes and ratios, and what changes
+# with a finer grid? What is the disadvantage of step 4?
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.anchors import explorer
@@ -365,13 +371,14 @@ explorer()
 # %% [markdown] name="nms_idea"
 # ## 4. One object, many boxes (3 points)
 #
-# **Idea.** Many anchors lie near one object, and the network predicts a box from each of them. Go through the
-# detections in descending order of their scores. Keep a detection, and remove all other detections of its class that
-# overlap it too much. This is **non-maximum suppression**, or NMS. It is done for each class separately, so that a
-# rider does not remove the horse.
+# **Idea.** Many anchors lie near one object, and the network predicts a box from each of them. To remove the
+# duplicates, go through the detections in descending order of their scores. If a detection has not been removed, keep
+# it, and remove all later detections of its class that overlap it too much. This algorithm is **non-maximum
+# suppression**, or NMS. It is applied to each class separately, so that the detection of a rider does not remove that
+# of the horse.
 #
-# **Worked example.** The threshold is 0.5. The scores are A 0.9, B 0.8, C 0.7, D 0.6. A, B and C are circles, and D is
-# a square.
+# **Worked example.** The threshold is 0.5. There are four detections: A, B and C are circles with the scores 0.9, 0.8
+# and 0.7, and D is a square with the score 0.6.
 #
 # | IoU | A | B | C | D |
 # |---|---|---|---|---|
@@ -391,11 +398,11 @@ from segedu.ops.boxes import box_iou
 def nms(boxes, scores, labels, iou_threshold):
     """Remove every detection that overlaps a kept detection of its class with a higher score too much.
 
-    Go through the detections in descending order of their scores; of equal scores the lower index comes first. A
-    detection is removed if its IoU with a detection of the same class that was kept before is above `iou_threshold`.
-    A removed detection removes no others. You may use `box_iou(boxes1, boxes2)`.
+    Go through the detections in descending order of their scores. Of two detections with equal scores, the one with the
+    lower index comes first. A detection is removed if its IoU with a detection of the same class that was kept before
+    is above `iou_threshold`. A removed detection removes no others. You may use `box_iou(boxes1, boxes2)`.
 
-    boxes:  (N, 4) floats (x1, y1, x2, y2). No coordinate is negative, and every box has an area. N may be 0.
+    boxes:  (N, 4) floats (x1, y1, x2, y2). No coordinate is negative, and every box has a positive area. N may be 0.
     scores: (N,) floats.
     labels: (N,) integers, the class of each detection.
     iou_threshold: in [0, 1].
@@ -418,10 +425,10 @@ check(nms)
 
 # %% [markdown] name="nms_after"
 # To imitate the predictions of a network, we generate eight boxes per object, which are shifted and scaled by small
-# random deltas. The score of each box follows its IoU. With a suitable threshold, about one box per object is kept.
-# With a low threshold, objects that occlude each other lose their box. With a high threshold, objects keep several
-# boxes. No threshold suits all scenes, which is the main weakness of non-maximum suppression. Circles have solid boxes,
-# squares dashed ones, and triangles dotted ones.
+# random deltas. The score of a box is its IoU with the object, plus a little noise. Circles have solid boxes, squares
+# dashed ones, and triangles dotted ones. With a suitable threshold, about one box per object is kept. If the threshold
+# is too low, an object can lose all its boxes to an overlapping object of the same class. If the threshold is too high,
+# objects keep several boxes. No threshold suits all scenes, which is the main weakness of non-maximum suppression.
 
 # %% name="nms_figure" role="show"
 suppress = use(nms)
@@ -473,9 +480,10 @@ nms_explorer()
 # | **Faster R-CNN** (2015) | a small network on these features classifies anchors | as in Fast R-CNN | share |
 #
 # The next cell measures the time of all three on one image with one small network. The network is untrained, because
-# the time hardly depends on its weights. In the papers, the network is a VGG16 on a GPU, and the ratios are larger. For
-# one image, R-CNN needs 47 s to process its crops (Fast R-CNN, table 4). Fast R-CNN needs 1.83 s, of which selective
-# search, on a CPU, takes 1.51 s; the network that replaces selective search takes 0.01 s (Faster R-CNN, table 5).
+# the time hardly depends on its weights. In the papers, the network is a VGG16 on a GPU, and the times differ by larger
+# factors. For one image, R-CNN needs 47 s to process its crops (Fast R-CNN, table 4). Fast R-CNN needs 1.83 s, of which
+# selective search, on a CPU, takes 1.51 s. The network that replaces selective search takes 0.01 s (Faster R-CNN,
+# table 5).
 
 # %% name="family" role="show"
 from time import perf_counter
@@ -535,23 +543,23 @@ show(fig, alt=f"Milliseconds for proposals and for their features: {summary}.")
 # ## 5. A pyramid of features (3 points)
 #
 # **Idea.** The fine features of a backbone are precise in position: each of them depends on a small part of the image.
-# The coarse features carry more meaning: each of them depends on a large part of the image. To detect a small object,
-# you need both. Therefore start at the coarsest level, upsample its features, and add them to the next finer level.
-# This is the **feature pyramid network**, FPN.
+# The coarse features are semantically stronger: each of them depends on a large part of the image. To detect a small
+# object, you need both precise positions and strong semantics. Therefore start at the coarsest level, upsample its
+# features, and add them to the next finer level. This is the **feature pyramid network**, FPN.
 #
-# **Steps.** A 1x1 convolution brings each level to $D$ channels. The coarsest level is its own merged map. Then, level
-# by level,
+# **Steps.** A 1x1 convolution brings the features $C_l$ of each level to $D$ channels. At the coarsest level, the
+# result is the merged map. At the other levels, from coarse to fine,
 #
 # $$ M_l = \text{conv}_{1 \times 1}(C_l) + \text{upsample}(M_{l + 1}), \qquad P_l = \text{conv}_{3 \times 3}(M_l) . $$
 #
 # Upsample by nearest neighbour to the size of the finer level: pixel `(i, j)` gets the value of pixel
 # `(i // 2, j // 2)`. If a side of the finer level is odd, the factor is slightly less than 2, and the last row or
 # column of the coarse map is used only once. (In torch, use `mode="nearest"`; `"nearest-exact"` selects other pixels in
-# this case.) The merged map $M$ is passed on to the next level, and $P$ is returned.
+# this case.) The merged map $M_l$ is upsampled for the next finer level, and the maps $P_l$ of all levels are returned.
 #
-# **Worked example.** One row, one channel, and convolutions that change nothing. The fine level is 1, 2, 3, and the
-# coarse level is 10, 20. The coarse level, upsampled to three pixels by nearest neighbour, is 10, 10, 20. The sum is
-# 11, 12, 23.
+# **Worked example.** Two levels have one row and one channel, and the convolutions do not change their input. The fine
+# level is 1, 2, 3, and the coarse level is 10, 20. The coarse level, upsampled to three pixels by nearest neighbour, is
+# 10, 10, 20. The sum is 11, 12, 23.
 
 
 # %% name="fpn_merge" role="solution"
@@ -559,9 +567,9 @@ def fpn_merge(features, lateral, smooth):
     """Merge the feature maps of a backbone from the coarsest to the finest, as in a feature pyramid network.
 
     1. A 1x1 convolution brings each level to D channels.
-    2. The coarsest map is its own merged map. Each merged map is upsampled to the size of the next finer level by
-       nearest neighbour (pixel (i, j) gets the value of (i // 2, j // 2)) and added to that level. The sum is the
-       merged map of that level, and is upsampled in the same way.
+    2. The coarsest of these maps is the merged map of its level. Each merged map is upsampled to the size of the next
+       finer level by nearest neighbour (pixel (i, j) gets the value of (i // 2, j // 2)) and added to the map of that
+       level. The sum is the merged map of that level, and is upsampled in the same way.
     3. A 3x3 convolution with zero padding is applied to each merged map. Its results are returned; they are not
        upsampled.
 
@@ -589,8 +597,8 @@ check(fpn_merge)
 
 # %% [markdown] name="fpn_merge_after"
 # The figure merges two constructed levels, with a level of zeros between them. The fine level shows the positions of
-# edges. The coarse level shows only where squares are, in cells of 16 pixels. Your function brings both to the fine
-# level, in two channels. The product of the two channels marks the edges of squares.
+# edges. The coarse level shows only where squares are, in cells of 16 x 16 pixels. Your function combines both levels
+# at the fine resolution, in two channels. The product of the two channels marks the edges of squares.
 
 # %% name="fpn_merge_figure" role="show"
 merge = use(fpn_merge)
@@ -622,12 +630,12 @@ show(
 #
 # **Idea.** With a pyramid, the features of each proposal are pooled from **one** level. On a fine level, a large box
 # would cover too many cells, each of which describes only a detail. On a coarse level, a small box would cover less
-# than one cell. Therefore large boxes belong to coarse levels. A box with twice the side belongs one level higher.
+# than one cell. Therefore large boxes belong to coarse levels. If the sides of a box double, its level increases by 1.
 #
-# **Formula.** A box as large as the images on which the backbone was pretrained, 224 pixels, belongs to level
+# **Formula.** A box as large as the images on which the backbone was pretrained, 224 x 224 pixels, belongs to level
 # $k_0 = 4$, which has the stride 16:
 #
-# $$ k = \left\lfloor k_0 + \log_2 \frac{\sqrt{w h}}{224} \right\rfloor , $$
+# $$ k = \left\lfloor k_0 + \log_2 \frac{\sqrt{w h}}{224} \right\rfloor . $$
 #
 # Then $k$ is clamped to the levels that exist, which are 2 to 5 in the paper. The stride of level $k$ is $2^k$.
 #
@@ -695,14 +703,14 @@ show(
 # Only the network is missing now. It has two stages that use the same pyramid:
 #
 # 1. The **region proposal network** is a small convolutional network that is applied to each level. For each anchor, it
-#    predicts one objectness logit and four deltas. The anchors with the highest objectness are decoded and suppressed,
-#    and become the proposals.
+#    predicts one objectness logit and four deltas. The anchors with the highest objectness are decoded, and the boxes
+#    that remain after non-maximum suppression are the proposals.
 # 2. The **head** processes the features of each proposal, pooled from its level. It predicts the class of the proposal,
 #    and four more deltas for each class.
 #
-# Your functions do everything that happens to boxes, merge the pyramid and choose the level of a proposal. The library
-# provides the layers, and RoIAlign, which pools the features and which you write in lab 14. If a GPU is available, the
-# following cells automatically use larger images and a larger network.
+# Your functions place and match the anchors, encode and decode boxes, suppress duplicates, merge the pyramid and choose
+# the level of a proposal. The library provides the layers, and RoIAlign, which pools the features and which you write
+# in lab 14. If a GPU is available, the following cells automatically use larger images and a larger network.
 
 # %% name="parts" role="train"
 from segedu.backbones.vgg import VGG
@@ -778,10 +786,11 @@ class SmallFasterRCNN(nn.Module):
 
 
 # %% [markdown] name="propose_text"
-# The next two cells turn the outputs of the region proposal network into proposals, and compute the loss of both
-# stages. Suppression is done for each level separately, so the level is passed to your function in place of the class.
-# Each stage samples a few boxes, some of them positive. Its loss has two parts: the classification of the boxes (object
-# or background in the first stage, the class in the second), and the regression of the deltas of the positive boxes.
+# The next two cells convert the outputs of the region proposal network to proposals, and compute the losses of both
+# stages. Duplicates are suppressed at each level separately, so the level is passed to your function in place of the
+# class. Each stage samples a few boxes, some of them positive. Its loss has two parts: the classification of the boxes
+# (object or background in the first stage, the class in the second), and the regression of the deltas of the positive
+# boxes.
 # The paper samples 256 anchors per image; 64 are enough here.
 
 # %% name="propose" role="train"
@@ -799,7 +808,7 @@ def decode(deltas, reference_boxes):
 
 @torch.no_grad()
 def propose(rpn_outputs, count=60, moved=True):
-    """Decode and suppress the `count` anchors with the highest objectness per image; return them in this order."""
+    """Decode the `count` anchors with the highest objectness per image; return the boxes that NMS keeps, best first."""
     proposals = []
     for outputs in rpn_outputs.cpu():
         best = outputs[:, 0].topk(count).indices
@@ -812,7 +821,7 @@ def propose(rpn_outputs, count=60, moved=True):
 
 
 def sample(matched_idxs, count, positive_fraction):
-    """Sample `count` anchors: at most `positive_fraction` * `count` objects, else background; never ignored ones."""
+    """Sample at most `count` boxes: up to `positive_fraction * count` positive ones, the others background."""
     order = torch.randperm(len(matched_idxs))
     objects = order[matched_idxs[order] >= 0][: int(positive_fraction * count)]
     return objects, order[matched_idxs[order] == -1][: count - len(objects)]
@@ -908,14 +917,16 @@ for loss in bar:
     bar.set_postfix(loss=f"{loss:.3f}")
 
 # %% [markdown] name="score_text"
-# Now we turn proposals into detections. A proposal becomes one detection for each class whose score is above 0.05, with
-# the box of that class. Then your suppression is applied to each class. We measure **AP50**, COCO's average precision
-# at IoU 0.5 (chapter 13), and COCO's AP, the mean over IoU thresholds from 0.5 to 0.95.
+# Now we convert proposals to detections. Each proposal gives one detection for each class whose score is above 0.05,
+# with the box of that class. Then your `nms` is applied to all detections of an image. We measure **AP50**, COCO's
+# average precision at an IoU threshold of 0.5 (chapter 13), and COCO's AP, the mean over IoU thresholds from 0.5 to
+# 0.95.
 #
 # The first row of the table needs no trained network. It smooths the image, applies Otsu's threshold, and takes the
 # bounding box of each connected component. The class is the one whose components fill a similar fraction of their
-# boxes. The last three rows remove one part of *your* detector each. Guess before you run the cell: which part matters
-# most?
+# boxes. For each of the last three rows, one part of *your* detector is removed: non-maximum suppression of the
+# detections, the deltas of the first stage, or the fine level of the pyramid. Guess before you run the cell: which part
+# matters most?
 
 # %% name="score" role="train"
 from segedu.metrics.coco import CocoEvaluation
@@ -964,8 +975,8 @@ for name, (ap50, ap) in rows.items():
 # %% [markdown] name="score_after"
 # A single run proves little. With three random seeds on a CPU, we measured an AP50 of 0.87, 0.88 and 0.90, and about
 # 0.40 without the final non-maximum suppression. (The larger scale for a GPU is not measured yet.) It may surprise you
-# that using the anchors themselves as proposals costs so little. The reason is that the head refines the boxes too.
-# Look at the column AP, which requires boxes that fit tightly.
+# that using the anchors themselves as proposals lowers AP50 so little. The reason is that the head also predicts
+# deltas. Compare the column AP as well, which requires boxes that fit tightly.
 #
 # How well does such a detector work on photographs? Torchvision's Faster R-CNN, a ResNet-50 with a feature pyramid, has
 # an AP of 37.0 on COCO val2017 (box AP in per cent; torchvision's documentation of
@@ -1003,10 +1014,11 @@ show(
 # %% [markdown] name="failures_text"
 # ## Where the detector fails
 #
-# The figure shows the three new images with the most errors. Dashed boxes are missed objects: no detection with a score
-# above 1/2 has the correct class and an IoU of at least 1/2 with them. Dotted boxes are false positives: detections
-# with a score above 1/2 that match no object, with the class that they predict. Which errors are errors of the box, and
-# which are errors of the class? Which objects are missed completely? Where do shapes occlude each other?
+# The figure shows the three new images with the most errors. A dashed box is a missed object: no detection with a score
+# above 1/2 has the correct class and an IoU of at least 1/2 with this object. A dotted box is a false positive: a
+# detection with a score above 1/2 that matches no object. Its predicted class is written in the box. Which errors are
+# errors of the box, and which are errors of the class? Which objects are missed completely? Where do shapes occlude
+# each other?
 
 # %% name="failures" role="train"
 errors = []
@@ -1038,9 +1050,10 @@ show(
 # **1.** Why are anchors with an IoU of 0.5 neither object nor background?
 #
 # <details><summary>Answer</summary>
-# Such an anchor shows about half of an object. If it were labelled object, the network would learn that half of an
-# object is enough. If it were labelled background, the network would learn that half of an object is background. The
-# loss ignores these anchors, so the network may predict anything for them.
+# Such an anchor contains a large part of an object, but does not fit it. If the anchor were labelled object, the
+# network would learn that a part of an object is enough. If the anchor were labelled background, the network would
+# learn that a part of an object is background. The loss ignores these anchors, so the network may predict anything for
+# them.
 # </details>
 #
 # **2.** Find the error: "Faster R-CNN is faster than Fast R-CNN because its classifier is smaller."
@@ -1057,8 +1070,8 @@ show(
 # (10, 10, 50, 20).
 # </details>
 #
-# **4.** Two people stand so close that their boxes have an IoU of 0.6. What does suppression at 0.5 do, even if the
-# network detects both people?
+# **4.** Two people stand so close that their boxes have an IoU of 0.6. The network detects both of them with exact
+# boxes. What does non-maximum suppression with a threshold of 0.5 do?
 #
 # <details><summary>Answer</summary>
 # It removes the detection with the lower score. A higher threshold would keep both, but also duplicates elsewhere.
@@ -1085,10 +1098,11 @@ show(
 #
 # - [The pages of chapter 11](../course/11-detection/index.md) explain the three detectors with their papers, and which
 #   computation each of them avoids.
-# - Change one parameter in the data cell: set `sizes` to 40 and 60 pixels. Which AP50 remains, and which step loses the
-#   rest?
-# - Call `sample(matched_idxs, 64, 0.5)` with a positive fraction of 1.0 instead of 0.5, or use all anchors in the loss.
-#   What does the network propose then?
-# - Online, `segedu.weights.load` provides torchvision's `fasterrcnn_resnet50_fpn`, which you can try on your
-#   photographs.
-# - Chapter 12 omits the second stage. Chapter 14 adds a mask to each box.
+# - Change one parameter in the data cell: make the anchors of both levels too large, with
+#   `sizes = {2: [40 * unit, 60 * unit], 3: [40 * unit, 60 * unit]}`. How far does AP50 fall, and which step of the
+#   detector causes it?
+# - In `rpn_loss`, call `sample(matched_idxs, 64, 1.0)` instead of `sample(matched_idxs, 64, 0.5)`, or use all anchors
+#   in the loss. What does the network propose then?
+# - With an internet connection, `segedu.weights.load("fasterrcnn_resnet50_fpn")` loads torchvision's detector, which
+#   you can try on your photographs.
+# - The detectors of chapter 12 have no second stage. Chapter 14 adds a mask to each box.

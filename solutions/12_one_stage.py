@@ -2,16 +2,16 @@
 # # Lab 12: One-stage detectors and set prediction
 #
 # Faster R-CNN processes an image in two stages: the first stage proposes boxes that may contain an object, and the
-# second stage classifies each of them. One-stage detectors do not need the proposals. At every location of a feature
-# map, a convolution predicts the class of the object that is there and the position of its box. In this lab you write
-# the parts that YOLO, SSD and RetinaNet add to this idea. Then you write what **DETR** changes: it predicts a *set* of
-# boxes, and each object is predicted exactly once.
+# second stage classifies each of them. One-stage detectors have no proposals. At every location of a feature map, a
+# convolution directly predicts classes and boxes. In this lab you write the parts that YOLO, SSD and RetinaNet add to
+# this idea. Then you write what **DETR** changes: it predicts a *set* of boxes, and each object is predicted exactly
+# once.
 #
 # **Time**: 75 minutes. **Points**: 20, in six exercises.
 #
-# **Prerequisites**: [chapter 12](../course/12-one-stage/index.md), which you can also read beside this lab; anchors,
-# box deltas and non-maximum suppression from chapter 11 and lab 11; the focal loss from chapter 7. The mathematics is
-# logarithms, exponentials, the sigmoid and the softmax.
+# **Prerequisites**: [chapter 12](../course/12-one-stage/index.md), which you can read first or alongside this lab;
+# anchors, box deltas and non-maximum suppression from chapter 11 and lab 11; the focal loss from chapter 7. The
+# mathematics is logarithms, exponentials, the sigmoid and the softmax.
 #
 # Run the cells from top to bottom. As long as one of your functions has not passed its check, later cells use the
 # library's version of it, so the notebook always runs to its end.
@@ -89,7 +89,8 @@ show(
 # output of YOLOv1 is therefore 7 x 7 x 30. With class scores for each box, there would be $2 \cdot (5 + 20) = 50$
 # values per cell.
 #
-# So the answer to this question is only complete if you also state the convention.
+# The answer to this question is therefore only complete if you also state the convention. The figure after the check
+# shows the vector of one cell in both conventions, with a bar for each box, its confidence, and the class scores.
 
 
 # %% name="yolo_depth" role="solution"
@@ -98,7 +99,7 @@ def yolo_depth(cells, boxes, classes, per_anchor=False):
 
     For each box of a cell, the network predicts four coordinates and a confidence. It predicts the class scores once
     per cell, shared by all boxes of the cell (per_anchor False, as in YOLOv1), or once per box (per_anchor True, as
-    since YOLOv2). There is no background class, because the confidence says whether there is an object. If there is
+    since YOLOv2). There is no background class, because the confidence predicts whether there is an object. If there is
     only one class, it has a score too.
 
     cells:      S; the grid has S x S cells
@@ -153,12 +154,14 @@ show(
 # The integer parts are the column and the row of the responsible cell. The fractional parts, from 0 to 1, are the
 # first two values of its target: the position of the centre within the cell. The next two values are $\sqrt{w / W}$
 # and $\sqrt{h / H}$. Why the square roots? An error of 5 pixels is large for a small box but hardly matters for a
-# large box. The same error changes the square root more if the box is small. The last values of the target are a 1 for
-# the confidence, and the class scores, with a 1 for the object's class.
+# large box. The same error changes the square root more if the box is small. The next value is the target of the
+# confidence, 1. The last $C$ values are the targets of the class scores: 1 for the object's class, and 0 for the other
+# classes. (In the paper, the target of the confidence is the IoU of the predicted box with the object. This IoU depends
+# on the prediction, so here the target is 1.)
 #
 # **Worked example.** An image has 80 x 80 pixels and a grid of 2 x 2 cells. The box of an object is (10, 30, 50, 70).
-# Its centre is (30, 50), or (0.75, 1.25) in units of cells, so the responsible cell is in column 0 and row 1. Its
-# target begins with 0.75 and 0.25, then $\sqrt{40/80} = 0.71$ twice, then the confidence 1.
+# Its centre is (30, 50), or (0.75, 1.25) in units of cells, so the responsible cell is in column 0 and row 1. The
+# target of this cell begins with the values 0.75, 0.25, $\sqrt{40/80} = 0.71$, 0.71 and 1.
 #
 # **Limitation.** If the centres of two objects lie in the same cell, one object is lost. In this exercise, the cell
 # keeps the object that comes first in the list.
@@ -204,8 +207,8 @@ check(yolo_target)
 # %% [markdown] name="yolo_target_after"
 # The figure shows your target for a crowded scene, with three grids from coarse to fine. Responsible cells are blue.
 # The boxes that are decoded from your target have thin black outlines, and a white dot marks the centre of each. A
-# dashed vermilion box is an object that is lost because its cell is occupied. A finer grid loses fewer objects. What
-# is the cost of a finer grid?
+# dashed vermilion box is an object that is lost because another object occupies its cell. Compare how many objects are
+# lost with each grid. What is the cost of a finer grid?
 
 # %% name="yolo_target_figure" role="show"
 crowd = draw_shapes(7, size=(128, 128), count=(7, 7))
@@ -255,7 +258,7 @@ explorer()
 # **The order.** The box head outputs a tensor of shape $(A \cdot 4, H, W)$. The first four channels belong to the
 # first default box of each location, the next four to the second default box, and so on. The list, however, is in
 # row-major order of the locations, and the default boxes of one location follow one another. If you only `reshape` the
-# map, you get the correct shape but the wrong order, and no error message.
+# map, you get the correct shape and no error message, but the values are in the wrong order.
 #
 # **Formula.** Let a default box have the centre $(x_a, y_a)$ and the sides $w_a$ and $h_a$. Let $v$ and $u$ be two
 # constants. The deltas $(d_x, d_y, d_w, d_h)$ are decoded to the centre $(x, y)$ and the sides $w$ and $h$ of the
@@ -263,9 +266,9 @@ explorer()
 #
 # $$ x = x_a + v\, d_x w_a, \quad y = y_a + v\, d_y h_a, \quad w = w_a e^{u\, d_w}, \quad h = h_a e^{u\, d_h}. $$
 #
-# SSD's code calls $v = 0.1$ and $u = 0.2$ the **variances**. They set the units of the deltas, so that the network
-# predicts values near 1 for typical offsets. The scores are a softmax over the classes. Class 0 is the background, and
-# its column is removed after the softmax.
+# SSD's code calls $v = 0.1$ and $u = 0.2$ the **variances**. They set the units of the deltas, so that typical deltas
+# have absolute values near 1. The scores are a softmax over the classes. Class 0 is the background, and its column is
+# removed after the softmax.
 #
 # **Worked example.** The default box (10, 10, 30, 30) has the centre (20, 20) and sides of 20 pixels. The deltas are
 # (1, 0, 1, 0). Then $x = 20 + 0.1 \cdot 20 = 22$ and $w = 20\, e^{0.2} = 24.4$, while $y$ and $h$ do not change. The
@@ -330,18 +333,19 @@ show(
 # %% [markdown] name="retina_prior_idea"
 # ## 4. An initial bias against objects (2 points)
 #
-# **Idea.** RetinaNet has a sigmoid for each anchor and each class. Before training, all sigmoids of an ordinary
-# network are near 1/2. The target of nearly all of them is 0, because nearly all anchors are background. The sum of
-# these many losses makes up almost the whole loss: in our picture, the loss of the background is about a hundred times
-# the loss of the objects. The remedy is an initial bias that expresses what we already know, namely that objects are
-# rare. All sigmoids then start at a small prior $\pi$. The value in the paper is $\pi = 0.01$.
+# **Idea.** RetinaNet has a sigmoid for each anchor and each class. With the usual initialisation, all sigmoids are near
+# 1/2 before training. The target of nearly all of them is 0, because nearly all anchors are background. The sum of
+# these many losses makes up almost the whole loss: in the figure below, the loss of the background is about a hundred
+# times the loss of the objects. The remedy is an initial bias that expresses what we already know, namely that objects
+# are rare. All sigmoids then start at a small prior probability $\pi$. The value in the paper is $\pi = 0.01$.
 #
 # **Formula.** Before training, the weights of the last layer are so small that its output is nearly equal to its bias
 # $b$. We want $\sigma(b) = \pi$, so
 #
 # $$ b = -\log \frac{1 - \pi}{\pi} $$
 #
-# The biases of the box head start at 0, so that all initial deltas are 0 and the predicted boxes are the anchors.
+# The biases of the box head start at 0, so that all initial deltas are nearly 0 and the predicted boxes are nearly the
+# anchors.
 #
 # **Worked example.** For $\pi = 0.01$, the bias is $b = -\log 99 = -4.6$. With this bias, the loss of a sigmoid whose
 # target is 1 is $-\log 0.01 = 4.6$. The loss of a sigmoid whose target is 0 is only $-\log 0.99 = 0.01$.
@@ -356,7 +360,7 @@ def retina_prior(num_anchors, num_classes, prior=0.01):
     prior:       in (0, 1), the initial output of all sigmoids
 
     Returns two float tensors: the (A * K,) biases of the classification head, and the (4 * A,) biases of the box head,
-    whose initial deltas should all be 0.
+    which are 0, so that the initial deltas are 0.
     """
     ### BEGIN SOLUTION: apply the inverse of the sigmoid to the prior for the classes, and use zeros for the deltas
     bias = -np.log((1 - prior) / prior)
@@ -368,11 +372,11 @@ def retina_prior(num_anchors, num_classes, prior=0.01):
 check(retina_prior)
 
 # %% [markdown] name="retina_prior_after"
-# Which anchors dominate the loss in the first iteration? The figure shows the initial loss for the image above, summed
-# over all anchors and classes. Each pair of bars shows the loss of the targets that are 1 (objects) and of the targets
-# that are 0 (background). In the third case, the loss is the **focal loss** of lab 7 with $\gamma = 2$ and without the
-# weight $\alpha$: predictions that are nearly correct contribute almost nothing. Notice that the vertical axis is
-# logarithmic.
+# Which anchors dominate the loss in the first iteration? The figure shows the initial loss for the image of the first
+# figure, summed over all anchors and classes. Each pair of bars shows the loss of the targets that are 1 (objects) and
+# of the targets that are 0 (background). In the third case, the loss is the **focal loss** of lab 7 with $\gamma = 2$
+# and without the weight $\alpha$: predictions that are nearly correct contribute almost nothing. Notice that the
+# vertical axis is logarithmic.
 
 # %% name="retina_prior_figure" role="show"
 best, row = box_iou(truth, all_boxes).max(dim=0)
@@ -403,18 +407,18 @@ show(
 # **Idea.** All detectors so far detect an object several times, and non-maximum suppression has to remove the
 # duplicates. DETR is designed to work without it. DETR outputs a fixed number $Q$ of predictions, one per **query**.
 # The predictions form a set: their order has no meaning. For training we have to decide which query should predict
-# which object. Each object is matched with a query of its own, such that the sum of all costs is least. The
-# **Hungarian method** of Kuhn (1955) computes this matching.
+# which object. Each object is matched with a query of its own, such that the sum of the costs of all matched pairs is
+# least. The **Hungarian method** of Kuhn (1955) computes this matching.
 #
 # **Formula.** Let $c_n$ be the class of object $n$. The cost of matching query $q$ with object $n$, with DETR's
 # weights, is
 #
 # $$ \text{cost}_{qn} = - p_q(c_n) + 5 \, \lVert b_q - b_n \rVert_1 - 2 \, \text{GIoU}(b_q, b_n) $$
 #
-# Here $p_q$ is a softmax over the $C$ classes and one more column, the last, which is "no object". A box $b$ is (cx,
-# cy, w, h) relative to the image: cx and w are divided by its width, cy and h by its height. The coordinates are
-# therefore in the same range as the probabilities, from 0 to 1, so none of the terms is much larger than the others. A
-# query that is not matched adds no cost.
+# Here $p_q$ is a softmax over $C + 1$ columns: the $C$ classes, and "no object" in the last column. A box $b$ is (cx,
+# cy, w, h) relative to the image: cx and w are divided by the image's width, cy and h by the image's height. The
+# coordinates are therefore in the same range as the probabilities, from 0 to 1, so none of the terms is much larger
+# than the others. A query that is not matched adds no cost.
 #
 # **Worked example.** The costs of two queries (rows) and two objects (columns) are
 #
@@ -441,7 +445,7 @@ def hungarian_match(pred_logits, pred_boxes, labels, boxes, image_size):
     boxes:       float tensor (N, 4): x1, y1, x2, y2 in pixels
     image_size:  (H, W) in pixels
 
-    Returns the cost, a float tensor (Q, N), and the query that each object is matched with, an integer tensor (N,).
+    Returns the cost, a float tensor (Q, N), and an integer tensor (N,): the query that each object is matched with.
     """
     ### BEGIN SOLUTION: make the boxes relative, add the three terms of the cost, match with scipy, and order by object
     from scipy.optimize import linear_sum_assignment
@@ -462,9 +466,10 @@ def hungarian_match(pred_logits, pred_boxes, labels, boxes, image_size):
 check(hungarian_match)
 
 # %% [markdown] name="hungarian_match_after"
-# The figure uses the four objects of the first picture and the predictions of six queries, which were invented for
-# this example. On the right is your cost matrix. Circles mark your matching. Crosses mark the cheapest query of each
-# column: the query that each object would choose on its own. Which two objects would choose the same query?
+# The figure uses the four objects of the first figure and the predictions of six queries, which were invented for this
+# example. The right panel shows your cost matrix. Circles mark your matching. A cross marks the smallest cost in each
+# column, that is, the query that the object would choose without regard to the other objects. Which two objects would
+# choose the same query?
 
 # %% name="hungarian_match_figure" role="show"
 from segedu.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
@@ -518,20 +523,20 @@ matching_explorer()
 # a weight of only 0.1.
 #
 # **Formula.** Let there be $N$ objects, and let object $n$ be matched with query $q_n$. Let $c_q$ be the target of
-# query $q$: the class of its object, or "no object". Then
+# query $q$: the class of its object, or "no object" for a query that is not matched. Then
 #
 # $$ L = \frac{\sum_q w_q \left( -\log p_q(c_q) \right)}{\sum_q w_q} + L_\text{box} $$
 #
 # $$ L_\text{box} = \frac{5}{N} \sum_n \lVert b_{q_n} - b_n \rVert_1 + \frac{2}{N} \sum_n \left( 1 - \text{GIoU}(b_{q_n}, b_n) \right) $$
 #
-# The weight $w_q$ is 1 for a query with an object and `no_object_weight` for the others. $L_\text{box}$ is divided by
+# The weight $w_q$ is 1 for a matched query and `no_object_weight` for the others. $L_\text{box}$ is divided by
 # $N$ and not by $Q$, because the number of queries must not change the weight of a box.
 #
 # **Worked example.** An object fills the left half of the image, so its box is (0.25, 0.5, 0.5, 1). The matched query
-# predicts (0.5, 0.5, 0.5, 1), and the sum of the absolute differences is 0.25. The intersection of the two boxes is a
-# quarter of the image. Their union is 3/4 of it, and so is the smallest box that encloses both: GIoU = 1/3. If every
-# query assigns the probability 1/2 to its target, the loss is $L = \log 2 + 5 \cdot 0.25 + 2 \cdot 2/3 = 3.28$,
-# whatever the weights are.
+# predicts (0.5, 0.5, 0.5, 1), and the sum of the absolute differences is 0.25. The intersection of the two boxes is 1/4
+# of the image. Their union is 3/4 of the image, and the smallest box that encloses both is equal to the union. So the
+# GIoU is equal to the IoU, 1/3. If every query assigns the probability 1/2 to its target, the loss is
+# $L = \log 2 + 5 \cdot 0.25 + 2 \cdot 2/3 = 3.28$, whatever the weights $w_q$ are.
 
 
 # %% name="set_loss" role="solution"
@@ -545,8 +550,8 @@ def set_loss(pred_logits, pred_boxes, labels, boxes, image_size, queries, no_obj
     queries:          integer tensor (N,): object n is matched with query queries[n]; no two are equal
     no_object_weight: the weight w of queries without an object, above 0
 
-    Returns a scalar tensor, with gradients with respect to pred_logits and pred_boxes. Without objects, the two box
-    terms are 0.
+    Returns a scalar tensor, with gradients with respect to pred_logits and pred_boxes. Without objects (N = 0), the two
+    box terms are 0.
     """
     ### BEGIN SOLUTION: find the target of each query, and add the weighted cross-entropy and the two box terms
     from segedu.ops.boxes import cxcywh_to_xyxy, generalized_box_iou, xyxy_to_cxcywh
@@ -692,8 +697,8 @@ show(fig, alt=f"The cost matrix of 12 queries and {len(queries)} objects. Your m
 
 # %% [markdown] name="detr_tune_text"
 # Finally, we train this network with your loss for 20 iterations with a small learning rate, on new scenes. If your
-# matching and your loss are correct, the AP50 does not fall. Twenty iterations are too few to improve it: starting
-# from random weights, the course's training took several thousand.
+# matching and your loss are correct, the AP50 does not fall. Twenty iterations are too few to improve it: the training
+# of this network from random weights took several thousand iterations.
 
 # %% name="detr_tune" role="train"
 import copy
@@ -717,16 +722,17 @@ print(f"AP50 on 32 unseen scenes: {detr_ap50(detr):.2f} as loaded, {detr_ap50(tu
 # ## One network, three classification losses
 #
 # Now you train a small one-stage detector. The biases of its heads are initialised with your `retina_prior`. Its
-# deltas are encoded with SSD's variances and decoded with your `decode_ssd`. The anchors and their targets are those
-# of lab 11. There are 9 anchors at each of 8 x 8 locations, and for each anchor the network predicts a separate score
-# for each of three classes.
+# deltas are encoded with SSD's variances and decoded with your `decode_ssd`. The anchors and their targets are computed
+# by the functions of lab 11. There are 9 anchors at each of 8 x 8 locations, and for each anchor the network predicts a
+# separate score for each of three classes.
 #
 # You train the network three times. Only the classification loss differs:
 #
-# - **all anchors equal**: binary cross-entropy of all anchors with an object and all background anchors;
-# - **hardest three**, as in SSD: all anchors with an object, and for each of them the three background anchors with
-#   the largest loss;
-# - **focal**, as in RetinaNet: all anchors, but predictions that are nearly correct contribute almost nothing.
+# - **all anchors equal**: binary cross-entropy of all positive anchors and all background anchors;
+# - **hardest three**, as in SSD: binary cross-entropy of all positive anchors, and of three times as many background
+#   anchors, those with the largest loss in the image;
+# - **focal**, as in RetinaNet: the focal loss of all positive anchors and all background anchors. Predictions that are
+#   nearly correct contribute almost nothing.
 #
 # If a GPU is available, the cells below automatically use larger images and a larger network.
 
@@ -788,7 +794,7 @@ def focal(logits, class_targets, matched_idxs):
 
 
 def detection_loss(class_loss):
-    """The loss of a batch: `class_loss`, and the smooth L1 loss of the deltas of the anchors with an object."""
+    """The loss of a batch: `class_loss`, and the smooth L1 loss of the deltas of the positive anchors."""
 
     def loss_of_batch(outputs, picks):
         losses = []
@@ -818,7 +824,7 @@ small, large = ((16,), (32,), (64, 64)), ((32, 32), (64, 64), (128, 128))
 size, length, widths, iterations, batch = {"cpu": (64, 768, small, 350, 8), "gpu": (128, 4096, large, 1500, 16)}[SCALE]
 device, unit = "cuda" if SCALE == "gpu" else "cpu", size / 64
 if SCALE == "cpu":
-    torch.set_num_threads(1)  # a network this small gains nothing from more threads
+    torch.set_num_threads(1)  # more threads do not speed up such a small network
 anchors = make_anchors((size // 8,) * 2, 8, [12 * unit, 17 * unit, 24 * unit], RATIOS).float()
 
 
@@ -840,7 +846,7 @@ def draw_data(number, seed):
 images, scenes, targets = draw_data(length, 0)
 new_images, new_scenes, _ = draw_data(64, 1)
 positives = np.mean([len(object_labels) for _, object_labels, _ in targets])
-print(f"{len(anchors)} anchors per image, of which {positives:.0f} have an object on average; scale {SCALE}")
+print(f"{len(anchors)} anchors per image, of which {positives:.0f} are positive on average; scale {SCALE}")
 
 # %% name="train" role="train"
 from segedu.training import train_steps
@@ -910,11 +916,15 @@ for name, (ap50, mean) in rows.items():
 # %% [markdown] name="score_after"
 # The result may surprise you: the focal loss does not win here. With three seeds on a CPU, we measured an AP50 of
 # 0.92, 0.92 and 0.92 if all anchors have equal weight; 0.93, 0.93 and 0.95 with the hardest three; 0.84, 0.85 and 0.84
-# with the focal loss; and 0.32 to 0.34 without non-maximum suppression. (The larger scale for a GPU has not been
-# measured yet.) The likely reason is the small number of anchors: of our 576 anchors, 24 have an object. Cross-entropy
-# can deal with this imbalance if the network starts with your prior. In the paper there is far more background, and
-# its Table 1 reports that the focal loss wins there. The focal loss also needs more iterations: the library's
-# RetinaNet, with this loss and 700 iterations with larger batches, is in the [table of results](../course/results.md).
+# with the focal loss; and 0.32 to 0.34 with the focal loss but without non-maximum suppression. (The larger scale for a
+# GPU has not been measured yet.) The likely reason is the small number of anchors: of our 576 anchors, 24 are positive
+# on average. Cross-entropy can deal with this imbalance if the network starts with your prior. In the paper there are
+# far more background anchors, and the focal loss is better than training on the hardest examples (Table 1d).
+# The focal loss probably also needs more iterations: the library's RetinaNet, with this loss and 700 iterations with
+# larger batches, is in the [table of results](../course/results.md).
+#
+# The next figure shows four new images, above with the ground truth, and below with the detections of the network that
+# was trained with the focal loss. Which objects are missed, and which boxes do not fit?
 
 # %% name="score_figure" role="train"
 fig, axes = plt.subplots(2, 4, figsize=(11, 6), layout="constrained")
@@ -953,10 +963,12 @@ show(fig, alt="Four new images: above with their ground-truth boxes, below with 
 # **3.** Find the error: "The focal loss gives rare classes a larger weight."
 #
 # <details><summary>Answer</summary>
-# The focal loss lowers the weight of *easy* examples, whatever their class. The weight of the classes is α.
+# The focal loss lowers the weight of *easy* examples, whatever their class. If classes have different weights, these
+# are a separate factor, α.
 # </details>
 #
-# **4.** In `decode_ssd`, somebody forgets the `permute`, both in training and in detection. Does the network learn?
+# **4.** A student forgets the `permute` in `decode_ssd`, and makes the same error in the training code. Does the
+# network learn?
 #
 # <details><summary>Answer</summary>
 # It learns badly. Each channel of the convolution now has to predict deltas for anchors of several shapes and at
@@ -972,11 +984,12 @@ show(fig, alt="Four new images: above with their ground-truth boxes, below with 
 # then trains the unmatched queries to predict "no object".
 # </details>
 #
-# **6.** With a prior of 0.01 and 100,000 anchors, how many false positives does an untrained network expect, roughly?
+# **6.** A network with 100,000 anchors is initialised with a prior of 0.01. If you interpret its initial outputs as
+# probabilities, how many anchors with an object of a given class does it predict, on average?
 #
 # <details><summary>Answer</summary>
-# About 1000 per class. This is still far too many, but 50 times fewer than with a prior of 1/2. The prior does not
-# solve the problem, but training starts from a better point.
+# $0.01 \cdot 100{,}000 = 1000$. This is still far too many, but 50 times fewer than with a prior of 1/2. The prior does
+# not solve the problem, but training starts from a better point.
 # </details>
 
 # %% [markdown] name="next"
@@ -985,8 +998,8 @@ show(fig, alt="Four new images: above with their ground-truth boxes, below with 
 # - Read [the pages of chapter 12](../course/12-one-stage/index.md): the networks as they were published, their speed
 #   and accuracy with the papers that report them, FCOS, which has no anchors, and what the queries of
 #   [DETR](../course/12-one-stage/detr.md) attend to.
-# - Change one thing in `SmallRetinaNet`: initialise it with `begin(num_anchors, num_classes, prior=0.5)`. Compare the
-#   loss of the first iterations, and the table.
-# - In `learn_set`, pass one more argument to `loss_of`: `no_object_weight=0.0`. (With four objects, the sum of the
-#   weights is still above 0.) How many boxes predict an object at the end, and why?
+# - In `SmallRetinaNet`, initialise the biases with `begin(num_anchors, num_classes, prior=0.5)`. How do the loss of the
+#   first iterations and the table change?
+# - In `learn_set`, pass one more argument to `loss_of`: `no_object_weight=0.0`. (The loss is still defined, because the
+#   four matched queries have the weight 1.) How many boxes predict an object at the end, and why?
 # - In lab 13 you write the metrics of detectors. In lab 14 you predict a mask for each box.

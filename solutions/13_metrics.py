@@ -2,7 +2,7 @@
 # # Lab 13: Metrics II, average precision and panoptic quality
 #
 # The output of a detector is not a map but a list of boxes, ranked by their scores. How good is this list? Papers on
-# detection answer with the average precision (AP), and papers on panoptic segmentation with the panoptic quality (PQ).
+# detection report the average precision (AP), and papers on panoptic segmentation report the panoptic quality (PQ).
 # In this lab you write both metrics, from the matching of single boxes to the mean over classes and thresholds.
 #
 # **After this lab you can**
@@ -10,7 +10,7 @@
 # - match detections to objects as COCO does, including duplicates and crowds;
 # - compute a curve of precision and recall, and summarise it in one number by three conventions;
 # - state what COCO's "AP" averages over, and what it does not measure;
-# - compute panoptic quality on paper and in code, and prove why its matching needs no algorithm.
+# - compute panoptic quality on paper and in code, and prove that its matching is unique.
 #
 # **Time**: 70 minutes. **Points**: 20, in six exercises.
 #
@@ -86,15 +86,16 @@ show(
 # ## 1. Matching detections to objects (4 points)
 #
 # **Idea.** Consider one class, one image and one IoU threshold. Before you can count correct detections, you have to
-# decide which detection belongs to which object. The detections choose one after the other, the most confident first.
-# Each detection is matched with the object with which it has the largest IoU, among all objects that are still free
-# and for which the IoU is at least the threshold. A matched detection is a true positive. A detection without a match
-# is a false positive. Therefore a second box on the same object is an error: an object can be matched only once.
+# decide which detection belongs to which object. Go through the detections in order of decreasing score. Among the
+# objects that are still free and whose IoU with the detection is at least the threshold, the detection is matched with
+# the one that has the largest IoU. A matched detection is a true positive. A detection without a match is a false
+# positive. An object can be matched only once, so a second box on the same object is an error.
 #
 # **Crowds.** In some annotations, a whole crowd is outlined as one region. A crowd is not an object that a detector
 # has to detect. If a detection has no match among the real objects, but its IoU with a crowd is at least the
-# threshold, the detection is *not counted*: it is neither a true nor a false positive. A crowd is never taken, so any
-# number of detections can overlap it.
+# threshold, the detection is *not counted*: it is neither a true nor a false positive. A crowd always stays free, so it
+# can prevent any number of detections from being counted. (In COCO, the IoU with a crowd is the intersection divided by
+# the area of the detection alone. In this exercise, the IoUs are given.)
 #
 # **Worked example.** The IoU threshold is 0.5. There are two objects, a and b, and a crowd c. The columns a, b and c
 # are the IoUs of each detection:
@@ -102,8 +103,8 @@ show(
 # | score | a | b | c | outcome |
 # |---|---|---|---|---|
 # | 0.9 | **0.7** | 0.6 | 0 | matches a: 1 |
-# | 0.8 | 0.9 | **0.5** | 0 | a is taken, the IoU with b is sufficient: 1 |
-# | 0.6 | 0.8 | 0.4 | 0 | a is taken, the IoU with b is too small: 0 |
+# | 0.8 | 0.9 | **0.5** | 0 | a is taken, the IoU with b is at least 0.5: matches b: 1 |
+# | 0.6 | 0.8 | 0.4 | 0 | a is taken, the IoU with b is below 0.5: 0 |
 # | 0.3 | 0 | 0 | **0.9** | matches no object, but overlaps the crowd: -1 |
 #
 # The second detection has the largest IoU with a, but the first detection has a higher score and is matched before it.
@@ -116,10 +117,11 @@ def match_detections(iou, scores, iscrowd, iou_threshold):
     iou:           float tensor (P, N), IoU of each detection with each ground-truth object; P or N may be 0
     scores:        float tensor (P,), no two equal, in any order
     iscrowd:       bool tensor (N,), True for the objects that are crowds
-    iou_threshold: an IoU of at least this is sufficient for a match
+    iou_threshold: the smallest IoU that is sufficient for a match
 
     Returns an int64 tensor (P,), in the order of the rows of iou: 1 for a true positive, 0 for a false positive,
-    -1 for a detection that is not counted. No two IoUs that are sufficient are equal. Do not change the arguments.
+    -1 for a detection that is not counted. No detection has two equal IoUs that are at least iou_threshold. Do not
+    change the arguments.
     """
     ### BEGIN SOLUTION: go through the detections by descending score; try free objects first, then crowds
     outcome = torch.zeros(len(scores), dtype=torch.int64)
@@ -168,8 +170,8 @@ show(fig, alt=f"Detections; true positives are solid and false positives are das
 # but you miss many objects. A metric should not depend on one choice of this threshold. Therefore we go through the
 # list from the top, and compute precision and recall after every detection.
 #
-# **Formula.** Rank the detections of *all images together*. Let $TP_k$ be the number of true positives among the first
-# $k$ detections. Then
+# **Formula.** Sort the detections of *all images together* by decreasing score. Let $TP_k$ be the number of true
+# positives among the first $k$ detections. Then
 #
 # $$P_k = \frac{TP_k}{k} \qquad R_k = \frac{TP_k}{\text{number of ground-truth objects}}$$
 #
@@ -208,7 +210,8 @@ check(pr_curve)
 
 # %% [markdown] name="curve_figure_text"
 # The figure shows the curves of the simulated detector on sixty images, with all shapes as one class, at three IoU
-# thresholds. The detections are the same for all three curves. Only the IoU that a match requires differs.
+# thresholds. The detections are the same for all three curves. Only the IoU that a match requires differs. Notice that
+# a higher IoU threshold lowers both the precision and the largest recall, because fewer boxes are true positives.
 
 # %% name="curve_figure" role="show"
 scenes = [draw_shapes(seed=(13, i), size=(80, 110), count=(3, 7)) for i in range(60)]
@@ -243,14 +246,14 @@ show(
 # ## 3. Average precision by three conventions (4 points)
 #
 # **Idea.** The area under the curve summarises the whole list in one number. It is large if the top of the list is
-# correct. But the curve has the shape of a saw blade, so all conventions first replace it by its *envelope*: at each
-# recall, the highest precision at this recall **or at a larger one**. The conventions differ in how they average the
-# envelope.
+# correct. But the curve has the shape of a saw blade, so all conventions first replace it by its *envelope* (the
+# interpolated precision): at each recall, the highest precision at this recall **or at a larger one**. The conventions
+# differ in how they average the envelope.
 #
 # | name in this lab | used by | definition |
 # |---|---|---|
 # | `"11-point"` | VOC until 2009 | mean of the envelope at the recalls 0, 0.1, ... 1 |
-# | `"area"` | VOC from 2010 | area under the envelope: each step in recall times the envelope at its end, summed |
+# | `"area"` | VOC from 2010 | area under the envelope: sum of (increase in recall times envelope at its end) |
 # | `"101-point"` | COCO | mean of the envelope at the recalls 0, 0.01, ... 1 |
 #
 # At a recall that the detector does not reach, the envelope is 0.
@@ -263,8 +266,8 @@ show(
 # - area: $\tfrac13 \cdot 1 + \tfrac13 \cdot \tfrac23 = 5/9 = 0.5556$.
 # - 101 points: $(34 + 33 \cdot \tfrac23)/101 = 0.5545$.
 #
-# The same three detections have three different values. Numbers of different conventions cannot be compared in one
-# table.
+# The same three detections have three different values of AP. Values that were computed by different conventions cannot
+# be compared.
 #
 # **Floating point.** In floating point, `0.1 * 3` is larger than `3 / 10`. In the cases of the check, every recall is
 # either exactly equal to one of the points or clearly different from all of them.
@@ -278,7 +281,7 @@ def ap_interp(precision, recall, convention):
     recall:     float64 tensor (P,), recall after each detection, never decreasing
     convention: "11-point", "area" or "101-point"
 
-    Returns one number from 0 to 1. If there is no detection, it is 0.
+    Returns one float from 0 to 1. Without detections, it is 0.
     """
     ### BEGIN SOLUTION: compute the envelope from the right, then the area under it or its mean over recalls
     envelope = precision.flip(0)
@@ -300,8 +303,8 @@ check(ap_interp)
 
 # %% [markdown] name="ap_figure_text"
 # The figure shows **the same detections and three values of AP**. The list is short, so that the differences are
-# visible. Grey is the curve, blue is its envelope. The vermilion dots are the recalls at which a convention reads the
-# envelope, and the vermilion area is the area under it.
+# visible. The curve is grey and its envelope is blue. The vermilion dots are the values of the envelope that a
+# convention averages, and the vermilion area is the area under the envelope. Compare the three values in the titles.
 
 # %% name="ap_figure" role="show"
 matched = torch.tensor([1, 1, 0, 1, 0, 0, 1, 0, 1, 0]).bool()
@@ -331,7 +334,8 @@ show(fig, alt=f"One curve with its envelope, averaged by three conventions: {', 
 # exactly. COCO's "AP" is therefore already a mean: over the classes, and over the ten IoU thresholds 0.50, 0.55, ...
 # 0.95. A box that fits only roughly is a true positive at the low thresholds and a false positive at the high ones.
 #
-# **Formula.** Let $K'$ be the set of classes that have an object that counts. Then
+# **Formula.** Let $K'$ be the set of classes that have at least one ground-truth object that counts (see the first rule
+# below). Then
 # $\text{AP} = \frac{1}{10\,|K'|} \sum_{k \in K'} \sum_{t} \text{AP}_{k,t}$, where each $\text{AP}_{k,t}$ is computed by
 # 101 points.
 #
@@ -341,11 +345,12 @@ show(fig, alt=f"One curve with its envelope, averaged by three conventions: {', 
 #   detected, and a detection that is matched with it is not counted. A detection without a match is not counted if its
 #   own area is outside the range.
 # - *maxDets* limits the number of detections that each image keeps for each class. The most confident ones are kept.
-# - *A class without an object that counts has no AP.* It is excluded from the mean. (pycocotools writes -1 for it.)
+# - *A class without an object that counts has no AP.* It is excluded from the mean. (In pycocotools, its AP is -1.)
 #
-# **Worked example.** Class 1 has one object. Its most confident detection matches it up to an IoU threshold of 0.7, so
-# AP is 1 at five thresholds and 0 at the other five: the mean is 0.5. Class 2 has one object that is never detected,
-# so its AP is 0. Class 3 has no object, but two false positives: it is excluded. AP = 0.25.
+# **Worked example.** Class 1 has one object. The most confident detection of this class matches the object up to an IoU
+# threshold of 0.7, so its AP is 1 at five thresholds and 0 at the other five. The mean is 0.5. Class 2 has one object
+# that is never detected, so its AP is 0. Class 3 has no object, but two false positives, so it is excluded. The result
+# is AP = (0.5 + 0) / 2 = 0.25.
 #
 # You do not have to write the matching again: `matched` gives, for each threshold, the object with which each
 # detection is matched.
@@ -357,13 +362,14 @@ def map_coco(classes, area_range, max_dets):
 
     classes:    one dict per class. It has four tensors for the P detections of the class in all images, in any order:
                 "scores" (P,) float64, no two equal; "ranks" (P,) int64, the rank of each detection among those of this
-                class in its own image, 0 for the most confident one; "areas" (P,) float64; "matched" (10, P) int64, for
-                each IoU threshold the index of the object that the detection is matched with, or -1. It has one tensor
-                for the N objects of the class: "target_areas" (N,) float64. P and N may be 0
-    area_range: (smallest, largest) area of the objects that count, both included
+                class in its own image, 0 for the most confident one; "areas" (P,) float64, the areas of the detections;
+                "matched" (10, P) int64, for each IoU threshold the index of the object that the detection is matched
+                with, or -1 without a match. It has one tensor for the N ground-truth objects of the class:
+                "target_areas" (N,) float64. P and N may be 0
+    area_range: (smallest, largest) area that counts, both included
     max_dets:   number of detections of one class that count in one image
 
-    Returns one number, with AP computed by 101 points; float("nan") if no class has an object that counts.
+    Returns one float, with each AP computed by 101 points; float("nan") if no class has an object that counts.
     """
     ### BEGIN SOLUTION: for each class with an object in range and each threshold, select what counts and compute the AP
     low, high = area_range
@@ -390,7 +396,8 @@ check(map_coco)
 
 # %% [markdown] name="map_figure_text"
 # The figure shows the AP of the simulated detector for each class (rows) and each IoU threshold (columns). The mean of
-# the first column is "AP50", and the mean of all values is "AP".
+# the first column is "AP50", and the mean of all values is "AP". Notice how far AP is below AP50, because the boxes of
+# this detector are inaccurate.
 
 # %% name="map_figure" role="show"
 average, thresholds = use(ap_interp), [0.5 + 0.05 * i for i in range(10)]
@@ -415,10 +422,10 @@ show(
 # %% [markdown] name="pq_idea"
 # ## 5. Panoptic quality (4 points)
 #
-# **Idea.** A panoptic segmentation assigns a class to every pixel and, for *things* (countable objects such as cars),
-# also an object. *Stuff* (such as road and sky) has a class only. The metrics so far evaluate only a part of this.
-# Mean IoU counts pixels and ignores objects. AP needs scores, allows segments to overlap, and is not defined for
-# stuff. PQ evaluates things and stuff in the same way: each class is a set of segments.
+# **Idea.** A panoptic segmentation assigns a class to every pixel. A pixel of a *thing* (a countable object such as a
+# car) is also assigned to one object. A pixel of *stuff* (such as road and sky) has a class only. The metrics so far
+# evaluate only a part of this. Mean IoU counts pixels and ignores objects. AP needs scores, allows segments to overlap,
+# and is not defined for stuff. PQ evaluates things and stuff in the same way, as segments that have a class.
 #
 # **Formula.** A predicted and a ground-truth segment of the same class match if their IoU is **above** 1/2. For each
 # class
@@ -432,7 +439,8 @@ show(
 #
 # - *Void*, id 0 of the ground truth, means that the content of these pixels is unknown. They are removed from every
 #   union. A predicted segment without a match is not a false positive if more than half of its pixels are void.
-# - If a class has no match, SQ would be 0/0. Then PQ = SQ = RQ = 0, and the class still counts in the means.
+# - If a class has false positives or false negatives but no match, SQ would be 0/0. Then PQ = SQ = RQ = 0, and the
+#   class counts in the means.
 # - PQ, SQ and RQ are computed for each class, and then averaged over the classes with TP + FP + FN > 0.
 
 # %% [markdown] name="pq_homework"
@@ -473,12 +481,12 @@ show(fig, alt=f"Two grids of segment ids. Ground truth {target.tolist()}, 0 is v
 def pq(preds, pred_classes, target, target_classes):
     """Compute panoptic quality, segmentation quality and recognition quality of one image.
 
-    preds:          int64 tensor (H, W), ids of the predicted segments; 0 is unlabelled
+    preds:          int64 tensor (H, W), ids of the predicted segments; 0 where no segment is predicted
     pred_classes:   int64 tensor (1 + P,), the class of each id; entry 0 is -1 and belongs to no segment
     target:         int64 tensor (H, W), ids of the ground-truth segments; 0 is void
     target_classes: int64 tensor (1 + N,), the class of each id, in the same form as pred_classes
 
-    Every id from 1 on occurs in its map.
+    Every id from 1 to P occurs in preds, and every id from 1 to N occurs in target.
 
     Returns (pq, sq, rq), three floats: means over the classes with TP + FP + FN > 0. If there is no such class, all
     three are float("nan").
@@ -558,8 +566,8 @@ show(fig, alt=f"The segments of a street and three faulty predictions. {'; '.joi
 # %% [markdown] name="unique_idea"
 # ## 6. Why one half? (2 points)
 #
-# **Idea.** With an IoU above 1/2, PQ needs no matching algorithm, because a segment cannot have two partners. With a
-# threshold below 1/2, it can.
+# **Idea.** If a match requires an IoU above 1/2, PQ needs no matching algorithm, because no segment can match two
+# others. With a threshold below 1/2, a segment can match two others.
 #
 # **Proof.** Suppose that a ground-truth segment $g$ has an IoU above 1/2 with both of the predicted segments $p$ and
 # $q$, which share no pixel.
@@ -568,11 +576,11 @@ show(fig, alt=f"The segments of a street and three faulty predictions. {'; '.joi
 # 2. $p \cap g$ and $q \cap g$ share no pixel, so together they have more than $|g|$ pixels, all of them in $g$.
 #
 # That is impossible. If you exchange the roles of ground truth and prediction, the same proof shows that no predicted
-# segment has two partners either.
+# segment matches two ground-truth segments.
 #
-# The proof needs two conditions: an IoU *above* 1/2, and segments that do *not overlap*. Without either of them, the
-# statement is false. In this exercise you show this for the first condition: for a threshold below 1/2, construct a
-# ground-truth segment and two predicted segments of the same class that would both match it.
+# The proof needs two conditions: an IoU *above* 1/2, and segments that do *not overlap*. If one of these conditions is
+# dropped, the statement is false. In this exercise you show this for the first condition: for a threshold below 1/2,
+# construct a ground-truth segment and two predicted segments of the same class that would both match it.
 
 
 # %% name="pq_unique" role="solution"
@@ -585,7 +593,7 @@ def pq_unique(iou_threshold):
     (2, H, W), two predicted segments that share no pixel; classes are three ints, the classes of the target and of the
     two predicted segments, all equal. Each segment has at least one pixel, and the IoU of each predicted segment with
     the target is larger than iou_threshold. You choose H and W.
-    If there is no such example for this threshold, the function returns None.
+    If there is no such example for this threshold, return None.
     """
     ### BEGIN SOLUTION: return None from one half on; below it, split one target into two parts that are large enough
     if iou_threshold >= 0.5:
@@ -600,8 +608,8 @@ def pq_unique(iou_threshold):
 check(pq_unique)
 
 # %% [markdown] name="unique_figure_text"
-# The figure shows your example for a threshold of 0.4. With the threshold of PQ, neither of the two predicted segments
-# would match.
+# The figure shows your example for a threshold of 0.4. Compare the IoUs with 0.5: with the threshold of PQ, at most one
+# of the two predicted segments could match.
 
 # %% name="unique_figure" role="show"
 target, parts, classes = use(pq_unique)(0.4)
@@ -629,9 +637,9 @@ from segedu.teaching.widgets.ranking import explorer
 explorer()
 
 # %% [markdown] name="panoptic_widget_text"
-# In the second widget, split car 1, merge cars 2 and 3, and shift car 3. After which column is the split car no longer
-# matched? Which of SQ and RQ falls if a car is only segmented inaccurately, and which one falls if a car is not
-# matched?
+# In the second widget, split car 1, merge cars 2 and 3, and shift car 3. After which column must car 1 be split so that
+# neither of its two parts matches it? Which of SQ and RQ falls if a car is segmented inaccurately but still matched,
+# and which one falls if a car is not matched?
 
 # %% name="panoptic_widget" role="widget"
 from segedu.teaching.widgets.ranking import panoptic_explorer
@@ -642,8 +650,8 @@ panoptic_explorer()
 # ## At scale
 #
 # The next cells evaluate a large set of simulated detections: inaccurate copies of ground-truth boxes with a score,
-# and false positives. *Your* curve and *your* AP rank and average them at the ten thresholds, on the CPU and, if there
-# is one, on the GPU.
+# and false positives. At each of the ten IoU thresholds, *your* `pr_curve` sorts the detections and *your* `ap_interp`
+# computes the AP, on the CPU and, if there is one, on the GPU.
 
 # %% name="scale" role="train"
 import time
@@ -698,8 +706,9 @@ if SCALE == "gpu":
 # **2.** You delete all detections with a score below 0.3 before the evaluation. Can AP rise?
 #
 # <details><summary>Answer</summary>
-# No. The points of the curve above the threshold stay the same, and those below it are lost, so AP stays the same or
-# falls. For this reason, detectors are evaluated with a very low score threshold, and used with a higher one.
+# No. The points of the curve that belong to scores above the threshold stay the same, and the others are lost, so AP
+# stays the same or falls. For this reason, detectors are evaluated with a very low score threshold, and used with a
+# higher one.
 # </details>
 #
 # **3.** Find the error: "PQ is the mean of SQ times RQ over all segments that overlap by at least one half."

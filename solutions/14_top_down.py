@@ -3,15 +3,15 @@
 #
 # A detector predicts the box and the class of each object. In this lab it also predicts **which pixels** belong to the
 # object. You extract the features of a box without rounding, compute the targets of a mask head, write its loss, and
-# train a small Mask R-CNN with your functions. Then you write the central part of three other methods, and apply it to
-# the outputs of real networks: masks as combinations of prototypes, a small network for each object, and non-maximum
-# suppression in one step.
+# train a small Mask R-CNN with your functions. You also write the central part of three other methods, and apply these
+# parts to the outputs of a trained network: masks as combinations of prototypes (YOLACT), a small network for each
+# object (CondInst), and non-maximum suppression in one step (SOLOv2).
 #
 # **Time**: 90 minutes. **Points**: 20, in six exercises.
 #
-# **Prerequisites**: [chapter 14](../course/14-top-down/index.md), which you can also read beside this lab; Faster
-# R-CNN, RoIPool and non-maximum suppression from chapter 11. The mathematics is bilinear interpolation, products of
-# matrices, the sigmoid and cross-entropy.
+# **Prerequisites**: [chapter 14](../course/14-top-down/index.md), which you can read first or alongside this lab;
+# Faster R-CNN, RoIPool and non-maximum suppression from chapter 11. The mathematics is bilinear interpolation, products
+# of matrices, the sigmoid and cross-entropy.
 #
 # Run the cells from top to bottom. As long as one of your functions has not passed its check, later cells use the
 # library's version of it, so the notebook always runs to its end.
@@ -33,11 +33,11 @@
 # - apply a network whose weights are predicted by another network;
 # - lower the scores of duplicate detections without a loop.
 #
-# The figure below shows why boxes and masks are both useful. On the left is a class map of a scene. If objects of the
-# same class touch each other, the class map merges them into one region. In the middle are boxes: they separate the
-# objects, but they also contain pixels of their neighbours. On the right are masks, which separate the objects and
-# contain no other pixels. **Top-down** means that a method first predicts the boxes, and then the pixels of the object
-# in each box.
+# The figure below shows why boxes and masks are both useful. The left panel shows the class map of a scene. If objects
+# of the same class touch each other, the class map merges them into one region. The middle panel shows boxes: they
+# separate the objects, but they also contain pixels of other objects and of the background. The right panel shows
+# masks, which separate the objects and contain no other pixels. **Top-down** means that a method first predicts the
+# boxes, and then the pixels of the object in each box.
 
 # %% name="picture" role="show"
 from segedu.datasets.shapes import CLASSES, draw_shapes
@@ -70,8 +70,8 @@ show(fig, alt=f"A scene with {', '.join(names)}: its class map, its boxes, which
 # interpolates the map between the centres of its cells.
 #
 # **Formula.** Multiplied by `spatial_scale`, the box lies on the feature map. Along y it begins at $y_1$ and has the
-# height $H_b$. With $h$ bins and $S$ points per bin along each axis, the points lie at the centres of $h\,S$ equal
-# parts:
+# height $H_b$. With $h$ bins along y and $S$ points per bin along each axis, the points lie at the centres of $h\,S$
+# equal parts:
 #
 # $$ y_k = y_1 + \frac{k + \tfrac12}{h\,S} \, H_b, \qquad k = 0, \dots, h S - 1, $$
 #
@@ -80,13 +80,15 @@ show(fig, alt=f"A scene with {', '.join(names)}: its class map, its boxes, which
 #
 # $$ \max\bigl(0,\; 1 - |\,y_k - (r + \tfrac12)\,|\bigr) $$
 #
-# and the weight of a cell is the product of its weights along y and along x. The output of a bin is the mean of its
+# and the weight of a cell is the product of its weights along y and along x. (This holds between the centres of cells.
+# The docstring states the rule for points beyond the outermost centres.) The output of a bin is the mean of its
 # $S \times S$ samples.
 #
 # **Worked example.** A map has one row with the values 0, 1, 2, 3. A box extends from x = 1.5 to 3.5 and is divided
 # into two bins with one point each. The points are at 2.0 and 3.0. The centre of cell 1 is at 1.5 and that of cell 2
-# at 2.5, so at 2.0 both have the weight 1/2, and the sample is 1.5. At 3.0 it is 2.5. If you forget that the centres
-# lie at one half, the samples are 2 and 3. This is an error of half a cell, or 4 pixels at a stride of 8.
+# at 2.5, so at 2.0 both cells have the weight 1/2, and the sample is 1.5. At 3.0, the sample is 2.5. If you place the
+# centre of cell r at r instead of r + 1/2, the samples are 2 and 3. This is an error of half a cell, or 4 pixels at a
+# stride of 8.
 
 
 # %% name="roi_align" role="solution"
@@ -99,11 +101,12 @@ def roi_align(features, boxes, output_size, spatial_scale, samples):
 
     The value of the cell in row y and column x belongs to the centre of that cell, the point (x + 0.5, y + 0.5).
     Between the centres of four cells, interpolate bilinearly. Beyond the outermost centres, the value of the outermost
-    row or column continues for one more cell. A point further outside than that has the value 0.
+    row or column continues for exactly one more cell, up to a distance of 1 from these centres. At a point further
+    outside, the sample is 0.
 
     features:      (C, H, W) floats.
     boxes:         (N, 4) floats, xyxy in pixels of the image. A box may extend beyond the map, and N may be 0.
-    output_size:   (h, w), rows and columns of bins.
+    output_size:   (h, w), the numbers of rows and columns of bins.
     spatial_scale: cells per pixel of the image, such as 1/4.
     samples:       number of points per bin along each axis.
 
@@ -136,8 +139,8 @@ check(roi_align)
 # The figure shows your function on four objects. In the first row, its input is the image itself, and each box is
 # divided into 28 x 28 bins, so every object fills its crop. In the other two rows, the input is a coarse map with a
 # stride of 8, similar to the feature map of a backbone: each cell is the mean colour of 8 x 8 pixels. On this map an
-# object is only 2 to 4 cells wide. Both methods read the same boxes in 7 x 7 bins. Compare the blocks of RoIPool with
-# the gradual changes of RoIAlign.
+# object is only 2 to 4 cells wide. RoIPool and RoIAlign extract 7 x 7 bins from the same boxes. Compare the blocks of
+# RoIPool with the gradual changes of RoIAlign.
 
 # %% name="roi_align_figure" role="show"
 from segedu.ops.roi_pool import roi_pool
@@ -160,9 +163,9 @@ show(
 # %% [markdown] name="widget_text"
 # ## Widget: move the box
 #
-# Move the box by 0.3 pixels, and compare the bins of both methods. How far can you move it before the output of
-# RoIPool changes at all? By how much does it change then? What does this mean for a network that has to learn where an
-# edge is?
+# Move the box by 0.3 pixels, and compare the bins of RoIPool and RoIAlign. How far can you move the box before the
+# output of RoIPool changes at all? By how much does the output change then? What does this mean for a network that has
+# to learn where an edge is?
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.roi import explorer
@@ -227,9 +230,10 @@ check(mask_target)
 
 # %% [markdown] name="mask_target_after"
 # The first panel of the figure shows three proposals for one object, and the next three panels show their targets. The
-# frame of each target has the colour of its proposal. The last panel helps to choose M. For all objects of ten scenes,
-# your function computes targets in the objects' own boxes, and the targets are resized and pasted into the image
-# again. The IoU of the result with the ground-truth mask is the upper bound for a head that reproduces its targets
+# frame of each target has the colour of its proposal. Notice how the object becomes smaller in the proposal that is too
+# large, and is cut off in the shifted proposal. The last panel helps to choose M. For all objects of ten scenes, your
+# function computes targets in the objects' own boxes, and the targets are resized and pasted into the image again. The
+# bars show the mean IoU of the results with the ground-truth masks. This is the IoU of a head that predicts its targets
 # exactly.
 
 # %% name="mask_target_figure" role="show"
@@ -271,10 +275,11 @@ show(
 # **Idea.** The mask head predicts one mask **per class**, and the box head decides which of them is used. Therefore
 # the classes do not need to compete for pixels. If the ground-truth class of a proposal is triangle, only the triangle
 # channel is compared with the target, with a sigmoid at each pixel. The other channels do not contribute to the loss.
-# In the paper (table 2b), a softmax over the classes instead of the sigmoids lowers the mask AP by 5.5 points.
+# If the sigmoids are replaced with a softmax over the classes, the mask AP falls by 5.5 points (table 2b of the paper).
 #
-# **Formula.** Let $p$ be a positive proposal with the ground-truth class $c_p$. Let $z$ be the logits, $t$ the
-# targets, and $s = \sigma(z_{p,c_p})$. Then
+# **Formula.** Let $p$ run over the positive proposals, and let $c_p$ be the ground-truth class of proposal $p$. At the
+# pixel $(i, j)$, let $t$ be the target, and let $s = \sigma(z_{p,c_p})$ be the sigmoid of the logit in channel $c_p$.
+# Then
 #
 # $$ L = \operatorname{mean}_{p,i,j} \; -\bigl( t \log s + (1 - t) \log (1 - s) \bigr) $$
 #
@@ -298,8 +303,9 @@ def mask_loss(logits, labels, targets):
         loss = mean over all pixels of all positive proposals of  -(t log s + (1 - t) log(1 - s)),  s = sigmoid(logit)
 
     A proposal with label 0 is background. It has no object, its target has no meaning, and it does not contribute.
-    Without a positive proposal the loss is 0. Its gradient with respect to the logits is 0 then too: with a 0 that does
-    not depend on the logits, `loss.backward()` would fail. The formula must also hold for large logits, such as 200.
+    Without a positive proposal the loss is 0. Its gradient with respect to the logits is then 0 too: compute this 0
+    from the logits, because otherwise `loss.backward()` would fail. The loss must also be correct for logits with large
+    absolute values, such as 200 and -200.
 
     logits:  (P, K, M, M) floats; channel c belongs to class c. Channel 0 is never used.
     labels:  (P,) integers from 0 to K - 1, the ground-truth classes.
@@ -321,8 +327,9 @@ check(mask_loss)
 
 # %% [markdown] name="mask_loss_after"
 # In which direction does your loss change the logits? In the figure, all logits are 0, and the ground-truth class of
-# the object is triangle. The panels show the negative gradient for each channel. Bright pixels should increase and
-# dark pixels should decrease. Grey pixels have no gradient.
+# the object is triangle. The panels show the negative gradient of the loss with respect to each channel. A step of
+# gradient descent increases the logits of bright pixels and decreases those of dark pixels. At grey pixels the gradient
+# is 0. Notice which channels are completely grey.
 
 # %% name="mask_loss_figure" role="show"
 number = 4  # the triangle of the figure above
@@ -362,10 +369,11 @@ show(
 def yolact_masks(prototypes, coefficients, boxes):
     """Combine prototypes, which all instances share, into the mask of each instance, and crop it to its box.
 
-    A tanh maps the coefficients of an instance to between -1 and 1, so that an instance can also subtract a prototype.
-    The mask is the sigmoid of the sum of prototypes times coefficients. In the paper this is sigmoid(P C^T), with one
-    row of P per pixel and one row of C per instance. Outside its box a mask is 0. A pixel is in the box if its centre
-    is: the centre of the pixel in row y and column x is the point (x + 0.5, y + 0.5), and it is in the box if
+    A tanh maps the coefficients of an instance to values from -1 to 1, so that an instance can also subtract a
+    prototype. The mask is the sigmoid of the sum of the prototypes times these values. In the paper this is
+    sigmoid(P C^T), with one row of P per pixel and one row of C per instance. Outside its box a mask is 0. A pixel is
+    in the box if its centre is. The centre of the pixel in row y and column x is the point (x + 0.5, y + 0.5), so the
+    condition is
 
         x1 <= x + 0.5 < x2   and   y1 <= y + 0.5 < y2
 
@@ -393,8 +401,9 @@ check(yolact_masks)
 # %% [markdown] name="yolact_after"
 # Now you combine the prototypes of a trained network. This small YOLACT was trained on other scenes of this kind and
 # is part of the library. It outputs class scores, boxes, coefficients and prototypes. Your function computes the masks
-# of its 40 most confident candidates. The figure first shows the prototypes. No loss prescribes what a prototype
-# shows. Look for one that is bright on circles, one that is bright on the ground, and one that shows outlines.
+# of the 40 most confident detections, the candidates. The figure first shows the prototypes. No loss prescribes what a
+# prototype shows. Look for one that is bright on circles, one that is bright on the ground, and one that shows
+# outlines.
 
 # %% name="yolact_net" role="show"
 from segedu.ops.anchors import decode_boxes
@@ -422,7 +431,8 @@ show(
 # %% [markdown] name="yolact_figure_text"
 # The next figure shows two detections of different classes, one per row. The bars are their coefficients: the weights
 # of the same prototypes. The third panel shows the mask before cropping. Other objects are visible in it, mostly
-# objects of the same class. The last panel shows the cropped mask.
+# objects of the same class. The last panel shows the cropped mask. Are there prototypes whose coefficients have
+# opposite signs in the two rows?
 
 # %% name="yolact_figure" role="show"
 whole = torch.tensor([[0.0, 0.0, *prototypes.shape[1::-1]]])
@@ -450,34 +460,36 @@ show(
 # %% [markdown] name="dynamic_conv_idea"
 # ## 5. Dynamic convolutions (4 points)
 #
-# **Idea.** CondInst crops nothing at all. All objects share the same features, but each object has **a network of its
-# own**: three 1 x 1 convolutions, which are so small that their parameters are just a short vector. The detector
-# predicts this vector for each object that it detects. In the paper it has 169 values.
+# **Idea.** CondInst needs neither RoIAlign nor cropping. All objects share the same features, but each object has **a
+# network of its own**: three 1 x 1 convolutions, which are so small that their parameters are a short vector. The
+# detector predicts this vector for each object that it detects. In the paper, the vector has 169 values.
 #
 # How can a network of 1 x 1 convolutions separate two circles that look the same? It needs to know **where its object
-# is**. For this purpose, two more channels are placed before the features. They contain the offset from each cell to
-# the object's location, $(x_n - x) / u$ and $(y_n - y) / u$.
+# is**. For this purpose, two more channels are placed before the features. At each cell, they contain the offset from
+# the centre $(x, y)$ of the cell to the location $(x_n, y_n)$ of the object, in units of $u$ cells: $(x_n - x) / u$ and
+# $(y_n - y) / u$.
 #
 # **Formula.** With $C$ features and $h$ hidden channels, the three layers have $(C + 2) h$, $h h$ and $h$ weights, and
-# $h$, $h$ and 1 biases. The vector contains first all weights, layer by layer, then all biases. For $C = 8$ and
-# $h = 8$ its length is
+# $h$, $h$ and 1 biases. The vector contains first all weights, layer by layer, then all biases, layer by layer. For
+# $C = 8$ and $h = 8$ its length is
 #
 # $$ 80 + 64 + 8 + 8 + 8 + 1 = 169 . $$
 #
 # **Worked example.** With $C = 1$ and $h = 1$, there are 3 + 1 + 1 weights and 3 biases, 8 parameters in total. The
 # vector 1, 0, 2 | 1 | 1 | 0 | 0 | 3 has the following meaning. The weights of the first layer are 1 for the offset
 # along x, 0 for the offset along y, and 2 for the feature. The other two layers have the weight 1. The biases are 0, 0
-# and 3. The object is at x = 0.5, and the unit is $u = 1$. Cell 0 has its centre at 0.5 and the feature 1. The first
-# layer computes $1 \cdot 0 + 2 \cdot 1 = 2$, which passes both ReLUs unchanged, and with the bias 3 the output is 5.
-# Cell 1 has its centre at 1.5 and the feature 2. The first layer computes $-1 + 4 = 3$, and the output is 6.
+# and 3. The object is at x = 0.5, and the unit is $u = 1$. Cell 0 has its centre at x = 0.5 and the feature 1. The
+# first layer computes $1 \cdot 0 + 2 \cdot 1 = 2$, which both ReLUs leave unchanged. With the bias 3, the output is
+# 2 + 3 = 5. Cell 1 has its centre at x = 1.5 and the feature 2. The first layer computes
+# $1 \cdot (-1) + 2 \cdot 2 = 3$, and the output is 3 + 3 = 6.
 
 
 # %% name="dynamic_conv" role="solution"
 def dynamic_conv(features, parameters, locations, unit, hidden):
     """Apply a network of three 1x1 convolutions for each instance, with the instance's own weights, as in CondInst.
 
-    The input of each network has C + 2 channels. The first two are relative coordinates, which tell where the instance
-    is: (x_n - x) / unit and (y_n - y) / unit for the instance at (x_n, y_n) and the cell with the centre (x, y). The
+    The input of each network has C + 2 channels. The first two are the coordinates of the instance relative to each
+    cell: (x_n - x) / unit and (y_n - y) / unit for the instance at (x_n, y_n) and the cell with the centre (x, y). The
     centre of the cell in row i and column j is (x, y) = (j + 0.5, i + 0.5). The C features follow; they are the same
     for all instances.
 
@@ -516,14 +528,15 @@ check(dynamic_conv)
 
 # %% [markdown] name="dynamic_conv_after"
 # What can such a small network represent? In the next experiment, gradient descent fits the parameters for each object
-# of the scene, through your function, with the prototypes above as features. The target is the ground-truth mask, so
-# the result estimates an upper bound. (In CondInst, a convolution predicts the parameters from the image alone.) We do
-# this twice: with the two coordinate channels, and with a unit so large that these channels are 0 everywhere. In the
-# second case the network can only use the appearance of an object, and the little that the prototypes contain about
-# positions. Which objects have worse masks without coordinates?
+# of the scene, through your function, with the prototypes above as features. The parameters are fitted to the
+# ground-truth mask itself, so the result estimates an upper bound. (In CondInst, a convolution predicts the parameters
+# from the image alone.) We do this twice: with the two coordinate channels, and with a unit so large that these
+# channels are almost 0 everywhere. In the second case the network can only use the appearance of an object, and the
+# little that the prototypes contain about positions. Which objects have worse masks without coordinates?
 #
-# Before that, the next cell tests your function. For such an experiment it must have a gradient, and it must be fast
-# enough to be called often. The training at the end of the lab has the same requirements for `roi_align`.
+# Before that, the next cell tests your function. For such an experiment the result of your function must have a
+# gradient, and the function must be fast enough to be called often. The training at the end of the lab has the same
+# requirements for three other functions of yours.
 
 # %% name="trainable" role="show"
 import time
@@ -592,40 +605,43 @@ show(
 #
 # **Idea.** The 40 candidates of YOLACT belong to only a few objects, so most of them are duplicates. Ordinary
 # non-maximum suppression processes them in a loop, one after the other. SOLOv2 computes the matrix of all IoUs and
-# **lowers** the scores in one step. The larger the IoU of a mask with a better mask of its class, the more its score
-# is lowered. No mask is removed. Afterwards, a threshold on the lowered scores removes the duplicates.
+# **lowers** the scores in one step. Call a mask *better* than another if its score is higher. The larger the IoU of a
+# mask with a better mask of its class, the more its score is lowered. No mask is removed. Afterwards, a threshold on
+# the lowered scores removes the duplicates.
 #
 # One problem remains. In ordinary non-maximum suppression, a mask that was itself suppressed cannot suppress others.
-# Accordingly, a mask that overlaps a better mask should lower the scores of others less. The measure for this is its
+# Accordingly, a mask that overlaps a better mask should lower the scores of others less. How much less depends on its
 # largest IoU with a better mask.
 #
 # **Formula.** Let $u_{ij}$ be the IoU of the masks $i$ and $j$, and $f(u) = e^{-\sigma u^2}$. Let $i$ run over the
-# masks that are better than mask $j$, and let $w_i = \max_k u_{ki}$ over the masks $k$ that are better than $i$. Then
+# masks that are better than mask $j$, and let $w_i = \max_k u_{ki}$ over the masks $k$ that are better than $i$. If no
+# mask is better than $i$, then $w_i = 0$. All scores are lowered at the same time:
 #
 # $$ s_j \leftarrow s_j \cdot \min_i \frac{f(u_{ij})}{f(w_i)} . $$
 #
-# The IoU of masks of different classes counts as 0. This is the form of $f$ in the authors' code, with $\sigma = 2$.
-# Their paper has $e^{-u^2 / \sigma}$.
+# The best mask keeps its score. The IoU of masks of different classes counts as 0. This form of $f$ is that of the
+# authors' code, with $\sigma = 2$. Their paper has $e^{-u^2 / \sigma}$.
 #
 # **Worked example.** Let $\sigma = 2$. Three masks A, B and C of one class have the scores 0.9, 0.8 and 0.7. B has 10
 # pixels; A consists of 6 of them, and C of 3 others. So the IoU of A and B is 0.6, that of B and C is 0.3, and that of
 # A and C is 0. The factor for B is $e^{-2 \cdot 0.36} = 0.49$, and its score becomes $0.8 \cdot 0.49 = 0.39$. For C,
 # mask A gives $e^0 = 1$, and mask B gives $e^{-2 \cdot 0.09} / e^{-2 \cdot 0.36} = 0.84 / 0.49$, which is above 1. The
-# smallest value is 1, so C keeps its score of 0.7. The reason is that B overlaps A more than C overlaps B.
+# smallest value is 1, so C keeps its score of 0.7. The reason is that the IoU of B and A is larger than that of C and
+# B.
 
 
 # %% name="matrix_nms" role="solution"
 def matrix_nms(masks, labels, scores, sigma):
-    """Lower the score of each mask by the better masks of its class that overlap it, as in SOLOv2.
+    """Lower the score of each mask that overlaps better masks of its class, as in SOLOv2.
 
     With f(iou) = exp(-sigma * iou^2), the score of mask j is multiplied by
 
         the smallest of  f(iou_ij) / f(worst_i)  over all better masks i,  where
         worst_i = the largest iou_ki  over all masks k that are better than i.
 
-    A mask i that overlaps a better mask itself has a large worst_i, and lowers other scores less. "Better" means a
-    higher score. The IoU of two masks of different classes counts as 0, and so does that of two empty masks. Where no
-    mask is better, worst is 0. The best mask keeps its score.
+    A mask i that itself overlaps a better mask has a large worst_i, and lowers other scores less. "Better" means a
+    higher score. The IoU of two masks of different classes counts as 0, and so does that of two empty masks. If no mask
+    is better than i, worst_i is 0. The best mask keeps its score.
 
     masks:  (N, H, W) bool. N may be 0.
     labels: (N,) integers.
@@ -637,7 +653,7 @@ def matrix_nms(masks, labels, scores, sigma):
     Example: two equal masks. The score of the second is multiplied by exp(-2) = 0.135.
     matrix_nms(torch.ones(2, 2, 2).bool(), torch.tensor([1, 1]), torch.tensor([0.9, 0.8]), 2.0) is [0.9, 0.1083].
     """
-    ### BEGIN SOLUTION: compute the IoUs with better masks of a class, the largest per column, and the least ratio
+    ### BEGIN SOLUTION: compute the IoUs with better masks of the same class, the largest per mask, and the least ratio
     if len(scores) == 0:
         return scores
     pixels = masks.flatten(1).float()
@@ -656,8 +672,9 @@ check(matrix_nms)
 # %% [markdown] name="matrix_nms_after"
 # Together, your `yolact_masks` and `matrix_nms` convert the outputs of a network to objects. YOLACT's own suppression,
 # Fast NMS, compares boxes. Yours compares masks. The left panel of the figure shows the outlines of all candidates,
-# and the right panel those that remain. In the middle, dots are the original scores and crosses the lowered scores.
-# Candidates above the line are kept.
+# and the right panel the outlines of those that are kept. In the middle panel, dots are the original scores and crosses
+# the lowered scores. The candidates whose lowered score is above the line are kept. Compare their number with the
+# number of objects.
 
 
 # %% name="matrix_nms_figure" role="show"
@@ -699,9 +716,9 @@ show(
 # functions, after the training cell has tested them as above.
 #
 # For comparison, the network has a **second mask head** with the same layers and the same proposals, whose features
-# are extracted with RoIPool. Its gradient does not reach the features (`detach`), so only the first head trains them.
-# The two heads therefore differ in two ways: in the extraction of the features, and in that the features are trained
-# for the first head only.
+# are extracted with RoIPool. The gradient of this second head does not reach the backbone (`detach`), so of the two
+# mask heads, only the first one trains the backbone. The comparison therefore has two differences: the extraction of
+# the features, and the fact that the backbone is trained for the first head only.
 
 # %% name="head" role="train"
 nn = torch.nn
@@ -833,7 +850,7 @@ scales = {"cpu": (64, 768, 48, 16, 7, 240, 8), "gpu": (128, 2048, 200, 48, 14, 2
 size, length, new, width, roi, steps, batch = scales[SCALE]
 device = "cuda" if SCALE == "gpu" else "cpu"
 if SCALE == "cpu":
-    torch.set_num_threads(1)  # a network this small gains nothing from more threads
+    torch.set_num_threads(1)  # more threads do not speed up such a small network
 (images, objects), (new_images, new_objects) = draw_data(length, 0, size), draw_data(new, 1, size)
 
 torch.manual_seed(0)
@@ -903,12 +920,12 @@ for name, metrics in rows.items():
 # Then compare RoIAlign and RoIPool. At an IoU of 0.5 they are nearly equal, because a few wrong pixels along the
 # outline do not matter. At 0.75 the effect of rounding is visible. In the paper (table 2c, one level of stride 16),
 # the mask AP with RoIAlign is 3.4 points higher than with RoIPool, and 5.1 points higher at 0.75. There, each of the
-# two networks was trained separately. Here, only the head with RoIAlign trains the features.
+# two networks was trained separately. Here, only the mask head with RoIAlign trains the backbone.
 #
 # The rows "GT boxes" use the ground-truth boxes and classes instead of predicted ones, so all remaining errors are
 # errors of the masks. What limits your network at an IoU of 0.5, the boxes or the masks? What limits it at 0.75? The
-# last row is the library's network of the same kind, which was trained for five times as many iterations, with twice
-# as many scenes per iteration.
+# last row is the library's network of the same kind, which was trained for five times as many iterations, with
+# twice as many scenes per iteration.
 #
 # A single run is weak evidence. Your results differ from ours by some hundredths even with the same seed, because sums
 # that are computed in a different order are rounded differently, and training amplifies such small differences. With
@@ -921,8 +938,9 @@ for name, metrics in rows.items():
 # | ground-truth boxes, at 0.5 | 0.75, 0.73, 0.77 | 0.89, 0.90, 0.88 | 0.92, 0.92, 0.90 |
 # | ground-truth boxes, at 0.75 | 0.27, 0.20, 0.22 | 0.48, 0.48, 0.45 | 0.32, 0.25, 0.28 |
 #
-# Notice the third row: for a coarse mask in a box that fits, rounding does no harm, and the head with RoIPool is even
-# slightly better. We have not measured the GPU scale, with images of 128 x 128, masks of 28 x 28 and 2,000 iterations.
+# Notice the third row: with boxes that fit, and an IoU threshold that coarse masks can reach, rounding does no harm,
+# and the head with RoIPool is even slightly better. We have not measured the GPU scale, with images of 128 x 128, masks
+# of 28 x 28 and 2,000 iterations.
 #
 # All of these results are for small networks and synthetic scenes. On the photographs of COCO, torchvision's
 # `maskrcnn_resnet50_fpn` reaches a mask AP of 34.6 and a box AP of 37.9, according to
@@ -995,15 +1013,15 @@ show(
 # does the output of RoIPool change?
 #
 # <details><summary>Answer</summary>
-# It moves by 1/8 of a cell. The output of RoIPool does not change, unless an edge of the box crosses the middle of a
-# cell. Then the rounded edge jumps by a whole cell, which is 16 pixels.
+# The box moves by 1/8 of a cell. The output of RoIPool does not change, unless the movement changes the cell to which
+# an edge of the box is rounded. Then the rounded edge moves by a whole cell, which is 16 pixels.
 # </details>
 #
 # **3.** Find the error: "In training, the mask head predicts masks in the ground-truth boxes."
 #
 # <details><summary>Answer</summary>
 # It predicts masks in the proposals whose IoU with an object is at least one half. The target is the ground-truth
-# mask, cropped to the proposal. At inference, its boxes are not exact either.
+# mask, cropped to the proposal. At inference, the boxes are predictions and not exact either.
 # </details>
 #
 # **4.** Why does the mask head have a channel per class, instead of one channel for all classes?
@@ -1014,7 +1032,8 @@ show(
 # there is no softmax over the classes.
 # </details>
 #
-# **5.** Two objects that look the same are side by side. Which of the four methods can separate them, and by what?
+# **5.** Two objects that look the same are side by side. Which of the four methods Mask R-CNN, YOLACT, CondInst and
+# SOLOv2 can separate them, and by what?
 #
 # <details><summary>Answer</summary>
 # All of them. Mask R-CNN separates them by the box whose features it extracts. YOLACT separates them by the box to

@@ -2,20 +2,20 @@
 # # Lab 15: One network, three segmentation tasks
 #
 # A street contains things, which can be counted, and stuff, which cannot. A panoptic segmentation labels both without
-# contradictions: each pixel belongs to at most one segment. In this lab you compute it in two ways. First you merge
-# the outputs of two branches by fixed rules. Then you work with **queries**: a network predicts a set of masks, each
-# with a class. You write the main steps of such a network: the masks, the attention that is restricted to them, the
-# matching in training, and the read-out of a class map. At the end, your functions run inside a trained Mask2Former
-# and train it further.
+# contradictions: each pixel belongs to at most one segment. In this lab you compute panoptic segmentations in two ways.
+# First you merge the outputs of two branches by fixed rules. Then you work with **queries**: a network predicts a set
+# of masks, each with a class. You write the main steps of such a network: the masks, the attention that is restricted
+# to the masks, the matching in training, and the inference of a class map. At the end, your functions replace those of
+# a trained Mask2Former, and you train it further.
 #
 # **Time**: 80 minutes. **Points**: 20, in six exercises.
 #
-# **Prerequisites**: read [chapter 15](../course/15-panoptic/index.md) before this lab or together with it. You also
-# need the attention and the bipartite matching of chapter 12, and the panoptic quality of chapter 13. The mathematics
-# consists of softmax, sigmoid and matrix products.
+# **Prerequisites**: [chapter 15](../course/15-panoptic/index.md), which you can read first or alongside this lab; the
+# attention and the bipartite matching of chapter 12; and the panoptic quality of chapter 13. The mathematics is
+# softmax, sigmoid and matrix products.
 #
-# Run the cells from top to bottom. As long as a function of yours is missing, later cells use the library's version,
-# so the notebook always runs to its end.
+# Run the cells from top to bottom. As long as one of your functions has not passed its check, later cells use the
+# library's version of it, so the notebook always runs to its end.
 
 # %% name="setup" role="setup"
 
@@ -24,9 +24,9 @@
 #
 # - merge instances and a class map into one panoptic map, and state how much each rule contributes;
 # - compute the class probabilities and the mask of a query;
-# - write attention that is restricted to a mask, and say what happens if the mask is empty;
-# - match queries with segments at a few hundred points instead of all pixels;
-# - read out a class map and a panoptic map from the same queries;
+# - write attention that is restricted to a mask, and explain what happens if the mask is empty;
+# - match queries with segments by comparing their masks at a few hundred points instead of all pixels;
+# - compute a class map and a panoptic map from the same queries;
 # - derive the targets of three tasks from one annotation.
 #
 # There are three segmentation tasks. **Semantic segmentation** assigns one class to each pixel, so two cars that touch
@@ -91,17 +91,17 @@ show(
 # Here $L_c$, $L_b$ and $L_m$ are the losses of the instances' classes, boxes and masks, and $L_s$ is the cross-entropy
 # of the pixels. The outputs of the two branches can contradict each other: instances may overlap, and the class map
 # also labels the pixels that belong to instances. Fixed rules therefore merge both outputs into one map. Instances
-# with a low score are dropped. The others take their pixels first, in order of decreasing score. If too many pixels of
-# an instance are already taken, it is considered a duplicate and dropped. Stuff takes the pixels that are left, unless
-# there are only a few of them.
+# with a low score are dropped. The other instances take their pixels, in order of decreasing score. If too many pixels
+# of an instance are already taken, the instance is considered a duplicate and dropped. Finally, each category of stuff
+# takes its pixels that are left, unless there are only a few of them.
 #
 # **Formula.** Let $T$ be the set of pixels that are already taken, and $\tau$ the overlap threshold. Instance $i$ is
 # dropped if
 #
 # $$ \frac{|m_i \cap T|}{|m_i|} > \tau . $$
 #
-# Otherwise it takes $m_i \setminus T$. The numerator counts all taken pixels, no matter which instances took them. The
-# fraction is not an IoU: its denominator is the area of instance $i$ alone.
+# Otherwise it takes the pixels $m_i \setminus T$. The numerator counts all taken pixels, no matter which instances took
+# them. The fraction is not an IoU: its denominator is the area of instance $i$ alone.
 #
 # **Worked example.** Let $\tau = 1/2$. Instance A has score 0.9 and 6 pixels. B has score 0.8 and 4 pixels, of which 2
 # are also in A. C has score 0.7 and 4 pixels, of which 3 are in A or B. A takes its 6 pixels. Of B, 2/4 are taken,
@@ -113,13 +113,13 @@ show(
 def merge_panoptic(masks, labels, scores, semantic, things, score_threshold, overlap_threshold, stuff_area):
     """Merge instances and a semantic map into a panoptic map, in which each pixel belongs to one segment or to none.
 
-    1. Things, by decreasing score. Of equal scores, the first one in the list comes first. An instance is dropped if
-       its score is below `score_threshold`, if more than the fraction `overlap_threshold` of its pixels is already
-       taken, or if none of its pixels is left. Any other instance takes its pixels that are left.
+    1. Things, by decreasing score. Of instances with equal scores, the first one in the list comes first. An instance
+       is dropped if its score is below `score_threshold`, if more than the fraction `overlap_threshold` of its pixels
+       is already taken, or if none of its pixels is left. Any other instance takes its pixels that are left.
     2. Stuff, by increasing category. Each category of `semantic` that is neither a thing nor 255 ("unknown") takes its
        pixels that are left, if there are at least `stuff_area` of them.
 
-    All other pixels are 0. The segments are numbered 1, 2, 3 ... in the order in which they are added.
+    All other pixels get the value 0. The segments are numbered 1, 2, 3 ... in the order in which they are added.
 
     masks:             (N, H, W) bool. N may be 0.
     labels:            (N,) integers, the category of each instance.
@@ -138,7 +138,7 @@ def merge_panoptic(masks, labels, scores, semantic, things, score_threshold, ove
     merge_panoptic(mask, torch.tensor([3]), torch.tensor([0.9]), row, [3], 0.5, 0.5, 1) gives the map [[1, 1, 2, 0]],
     and segments 1, of category 3, and 2, of category 1.
     """
-    ### BEGIN SOLUTION: things by decreasing score, unless too much of them is taken; then stuff; numbers 1, 2, 3 ...
+    ### BEGIN SOLUTION: add the things by decreasing score, unless too much is taken, then the stuff; number them
     merged, made = torch.zeros(semantic.shape, dtype=torch.long), []
 
     def take(free, category, isthing):
@@ -162,11 +162,12 @@ def merge_panoptic(masks, labels, scores, semantic, things, score_threshold, ove
 check(merge_panoptic)
 
 # %% [markdown] name="merge_panoptic_after"
-# The next cells apply your function to outputs such as the two branches might predict. They are not predictions of a
-# network but corrupted ground truth: boundaries are shifted, some things are detected twice, some detections are
-# false, and the class map is coarse. The first figure shows one street. The second figure compares merges of 20
-# streets, with all rules, without one rule at a time, and without any rule. It shows the **panoptic quality** (PQ) of
-# chapter 13. Before you run the cells, guess: which rule contributes most?
+# The next cells apply your function to imitated outputs of the two branches. These are not predictions of a network but
+# corrupted ground truth: boundaries are shifted, some things are detected twice, some detections are false, and the
+# class map is coarse. The first figure shows one street. The second figure shows the **panoptic quality** of chapter
+# 13 (PQ) of the merged maps of 20 streets: with all three rules (score threshold, overlap threshold, minimum stuff
+# area), without one of them at a time, and without all three. Before you run the cells, guess: which rule contributes
+# most?
 
 # %% name="merge_panoptic_figure" role="show"
 from scipy import ndimage
@@ -244,22 +245,23 @@ show(fig, alt="Bars of PQ for each set of rules: " + ", ".join(f"{name} {x:.3f}"
 #
 # **Idea.** Panoptic FPN needs rules because its two branches make separate predictions for the same pixels.
 # **MaskFormer** predicts something else: a *set* of masks, each with a class. The network has $Q$ learnt vectors, the
-# **queries**. Each query attends to the image. Then two heads predict the logits $\ell_q$ of $K$ classes and "no
-# object", and an embedding $e_q$. Another part of the network, the pixel decoder, computes an embedding $f(y, x)$ for
-# each location. The mask of a query contains the locations at which the dot product of the two embeddings is large.
+# **queries**. Each query attends to the image. Then two heads are applied to each query: one predicts the logits
+# $\ell_q$ of $K$ classes and "no object", the other predicts an embedding $e_q$. Another part of the network, the pixel
+# decoder, computes an embedding $f(y, x)$ for each location. The mask of a query contains the locations at which the
+# dot product of the two embeddings is large.
 #
 # **Formula.**
 #
 # $$ p_q = \operatorname{softmax}(\ell_q), \qquad z_q(y, x) = e_q \cdot f(y, x) $$
 #
-# The logits $z_q$ are first resized to the image. The mask is then $m_q = \sigma(z_q(y, x))$. The formula is the same
-# for sky and for cars, that is, for stuff and for things.
+# The logits $z_q$ are first resized to the image. The mask is the sigmoid of the resized logits, $m_q = \sigma(z_q)$.
+# The formula is the same for sky and for cars, that is, for stuff and for things.
 #
 # **Worked example.** Let there be one class, and let the class logits of the class and of "no object" be
 # $(\log 3, 0)$. Then $p = 3/4$. Let the query's embedding be $(2, -1)$, and let two locations have the embeddings
 # $(1, 1)$ and $(0, 3)$. Their logits are 1 and -3. Resized to four pixels, the logits are 1, 0, -2, -3, so the mask is
 # 0.73, 0.50, 0.12, 0.05. If you apply the sigmoid before you resize, the second pixel gets 0.56 instead of 0.50, so
-# the boundary of the mask is in another position.
+# the boundary of the mask is at a different position.
 
 
 # %% name="query_masks" role="solution"
@@ -283,7 +285,7 @@ def query_masks(class_logits, mask_embed, mask_features, image_size):
     With embed = torch.tensor([[1.0, 2.0]]) and features = torch.tensor([[[0.0, 4.0]], [[0.0, -4.0]]])
     query_masks(torch.zeros(1, 2), embed, features, (1, 4)) is [[0.5]] and [[[0.5000, 0.2689, 0.0474, 0.0180]]].
     """
-    ### BEGIN SOLUTION: softmax, then remove the last column; dot product of each query and location; resize; sigmoid
+    ### BEGIN SOLUTION: apply the softmax, remove the last column; compute dot products, resize them, apply the sigmoid
     p = class_logits.softmax(dim=1)[:, :-1]
     logits = (mask_embed @ mask_features.flatten(1)).unflatten(1, mask_features.shape[1:])  # (Q, h, w)
     resized = torch.nn.functional.interpolate(logits[None], image_size, mode="bilinear", align_corners=False)
@@ -296,8 +298,8 @@ check(query_masks)
 
 # %% [markdown] name="query_masks_after"
 # The course trained a small Mask2Former on other synthetic streets. It has 20 queries with 64 channels each. The
-# figure shows the masks that your function computes on a street that was not used in training, for the queries that
-# are most confident of a class. How many queries predict an object at all? Does any mask cover two things?
+# figure shows the masks that your function computes on a street that was not used in training, for the eleven queries
+# with the highest class probabilities. How many queries predict a segment at all? Does any mask cover two things?
 
 # %% name="query_masks_figure" role="show"
 from segedu.weights import pretrained
@@ -329,9 +331,9 @@ show(panels(pictures, columns=4), alt=alt)
 # **Mask2Former** restricts the attention: after every layer it predicts a mask for each query, and in the next layer
 # the query attends *only inside this mask*. The softmax is then over these locations only.
 #
-# **Formula.** Take the sigmoids of the mask that the previous layer predicted for query $q$, after its logits are
-# resized to the feature map. $M_q$ is the set of locations where the sigmoid is at least 1/2, or the set of all
-# locations if there is no such location. With locations $s$, keys $k_s$ and values $v_s$, the output is
+# **Formula.** Resize the mask logits that the previous layer predicted for query $q$ to the feature map, and apply the
+# sigmoid. $M_q$ is the set of locations where the sigmoid is at least 1/2, or the set of all locations if there is no
+# such location. Let $D$ be the length of the vectors. With locations $s$, keys $k_s$ and values $v_s$, the output is
 #
 # $$ o_q = \sum_{s \in M_q} a_{qs} \, v_s $$
 #
@@ -341,8 +343,8 @@ show(panels(pictures, columns=4), alt=alt)
 # are -4, 1, 3. The last two locations are inside the mask. The softmax of their scores, 1 and 0, is 0.73 and 0.27, so
 # the output is 20 · 0.73 + 30 · 0.27 = 22.7. Without a mask, it would be 14.2.
 #
-# **Empty masks.** A softmax over no location is 0/0. Early in training many masks are empty. A single one would make
-# the loss `nan`, and after the next iteration all weights of the network would be `nan`. The *gradient* has to be
+# **Empty masks.** A softmax over no location is 0/0. Early in training many masks are empty. A single empty mask would
+# make the loss `nan`, and after the next iteration all weights of the network would be `nan`. The *gradient* has to be
 # finite too, so it does not help to replace `nan` after the softmax.
 
 
@@ -372,7 +374,7 @@ def masked_attention(queries, keys, values, mask_logits, size):
     With keys, values = torch.tensor([[9.0], [1.0]]), torch.tensor([[5.0], [7.0]])
     masked_attention(torch.ones(1, 1), keys, values, torch.tensor([[[-1.0, 1.0]]]), (1, 2)) is [[7.0]].
     """
-    ### BEGIN SOLUTION: resize; locations inside; open empty masks; scores, -inf outside; softmax; weighted sum
+    ### BEGIN SOLUTION: find the locations inside, or use all of them; set other scores to -inf; softmax; weighted sum
     resized = torch.nn.functional.interpolate(mask_logits[None], size, mode="bilinear", align_corners=False)[0]
     inside = resized.flatten(1) >= 0  # a sigmoid of at least 1/2
     inside |= ~inside.any(dim=1, keepdim=True)
@@ -386,10 +388,11 @@ check(masked_attention)
 
 # %% [markdown] name="masked_attention_after"
 # Which locations does a trained query attend to? If you pass the **identity matrix as the values**, your function
-# returns the attention weights themselves. The figure uses this for one query that finally segments a thing. Each
-# column is one of the three layers. The first row shows the mask that the query predicted before this layer. The other
-# rows show the attention weights, with the mask and without. The first layer attends to features at stride 16, the
-# second at stride 8, and the third at stride 4. The percentages are the sums of the weights on the thing.
+# returns the attention weights themselves. The figure shows the attention weights of one query whose final mask is a
+# thing. Each column is one of the three layers. The first row shows the mask that the query predicted before this
+# layer. The second row shows the attention weights with this mask, and the third row those without a mask. The first
+# layer attends to features at stride 16, the second at stride 8, and the third at stride 4. The percentage is the sum
+# of the weights on the thing. How much does the mask increase it in each layer?
 
 # %% name="masked_attention_figure" role="show"
 inputs, layers = [], net.decoder.layers
@@ -446,8 +449,9 @@ show(panels(ordered, columns=3), alt=alt)
 # %% [markdown] name="widget_text"
 # ## From layer to layer
 #
-# Choose a query, and go through the layers. The widget shows the query's mask, the locations that the next layer may
-# attend to, the class probabilities, and the IoU of the mask with the segment that the query is finally matched with.
+# Choose a query, and go through the layers. The widget shows the query's mask, the locations that the query may attend
+# to in the next layer, the class probabilities, and the IoU of the mask with the segment that the query is finally
+# matched with.
 # Try to find a query whose mask moves to another object. Also find a query that finally predicts "no object": which
 # locations did it attend to?
 
@@ -461,9 +465,10 @@ explorer()
 #
 # **Idea.** In training, each ground-truth segment needs one query that is trained to predict it. As in DETR (chapter
 # 12), Hungarian matching finds the assignment with the lowest total cost. Here the cost compares masks instead of
-# boxes. A mask of a photograph has hundreds of thousands of pixels, and all $Q \times N$ pairs are compared after each
-# layer. **Mask2Former** therefore compares them at random **points** only, the same points for all pairs. The paper
-# uses 12,544 points for the matching and for the loss, and reports that training then needs a third of the memory.
+# boxes. A mask of a photograph has hundreds of thousands of pixels, and all $Q \times N$ pairs of masks are compared
+# after each layer. **Mask2Former** therefore compares masks only at random **points**, which are the same for all
+# pairs. The paper uses 12,544 points for the matching and for the loss, and reports that training then needs a third of
+# the memory.
 #
 # **Formula.** Let $p_q(c_n)$ be the probability that query $q$ assigns to the class of segment $n$, and let all masks
 # be given at $P$ points. The cost is
@@ -475,9 +480,10 @@ explorer()
 #
 # $$ \mathrm{dice} = 1 - \frac{2 s(p y) + 1}{s(p) + s(y) + 1} $$
 #
-# **Worked example.** There are two points, and the ground truth is (1, 0). An undecided query has class logits 0, 0, 0
-# and mask logits 0, 0. Its cost is $-2/3 + 5 \log 2 + 5 (1 - 2/3) = 4.47$. A query that is correct with full
-# confidence costs $-2 + 0 + 0 = -2$. A query with the correct class but the mask logits -99 and 99 costs
+# **Worked example.** There are two classes and two points, and the ground-truth mask is (1, 0) at these points. An
+# undecided query has class logits 0, 0, 0 and mask logits 0, 0. Its cost is
+# $-2/3 + 5 \log 2 + 5 (1 - 2/3) = 4.47$. A query that is correct with full confidence costs $-2 + 0 + 0 = -2$. A query
+# with full confidence in the correct class but with the mask logits -99 and 99 costs
 # $-2 + 5 \cdot 99 + 5 \cdot (1 - 1/3) = 496$.
 
 
@@ -502,14 +508,14 @@ def mask_match(class_logits, mask_logits, labels, masks):
     labels:       (N,) integers from 0 to K - 1. N is at most Q, and may be 0.
     masks:        (N, P) bool, at the points.
 
-    Returns the cost, (Q, N) floats, and the query that each target is matched with, (N,) integers.
+    Returns the cost, (Q, N) floats, and (N,) integers: the query that each target is matched with.
 
     Example: one of two points is inside the mask. Both queries are very confident, but only the second one is right.
     With pixels, mask = torch.tensor([[-99.0, 99.0], [99.0, -99.0]]), torch.tensor([[True, False]])
     mask_match(torch.tensor([[99.0, 0.0], [99.0, 0.0]]), pixels, torch.tensor([0]), mask)
     is [[496.3333], [-2.0]] and [1].
     """
-    ### BEGIN SOLUTION: three terms for all pairs, without gradients; then scipy; queries in the order of the targets
+    ### BEGIN SOLUTION: compute the three terms for all pairs, match with scipy, order the queries by target
     from scipy.optimize import linear_sum_assignment
 
     z, y = mask_logits.detach(), masks.to(mask_logits.dtype)
@@ -527,10 +533,10 @@ def mask_match(class_logits, mask_logits, labels, masks):
 check(mask_match)
 
 # %% [markdown] name="mask_match_after"
-# The left picture shows the costs for the trained network on the street of the first figure, at 256 points. Circles
-# mark your matching. The right picture shows how many points are needed: for 10 other streets, it shows the fraction
-# of segments that are matched with the same query as when all pixels are used. One curve is for the trained network,
-# the other for a network with random weights.
+# The left panel shows the costs for the trained network on the street of the first figure, at 256 points. Circles mark
+# your matching. The right panel shows how many points are needed: the fraction of the segments of 10 other streets that
+# are matched with the same query at these points as at all pixels. One curve is for the trained network, the other for
+# a network with random weights. Which of the two networks needs more points, and why?
 
 # %% name="mask_match_points" role="show"
 from segedu.weights.own.street_mask2former import street_mask2former
@@ -583,7 +589,7 @@ alt = f"Costs of 20 queries and {len(queries)} segments; in each column one cost
 show(fig, alt=f"{alt}same query at 4 to 1024 points as at all pixels: {summary}.")
 
 # %% [markdown] name="semantic_inference_idea"
-# ## 5. Read out a class map (3 points)
+# ## 5. Compute a class map from queries (3 points)
 #
 # **Idea.** The same queries also give a semantic segmentation. The score of a class at a pixel is a sum over all
 # queries. Each query adds the probability of this class times its mask value at this pixel. There is no threshold, and
@@ -593,11 +599,12 @@ show(fig, alt=f"{alt}same query at 4 to 1024 points as at all pixels: {summary}.
 #
 # $$ S_c(y, x) = \sum_{q} p_q(c) \, m_q(y, x) $$
 #
-# The class of a pixel is the argmax over $c$. The sums of a pixel do not have to be probabilities.
+# The class of a pixel is the argmax over $c$. The scores of a pixel do not necessarily sum to 1.
 #
 # **Worked example.** Consider one pixel. Query 1 predicts road with 0.6 and car with 0.3, and its mask value is 0.9.
 # Query 2 predicts car with 0.8, and its mask value is 0.5. The score of road is 0.54, and that of car is 0.27 + 0.40 =
-# 0.67, so the class is car. If only the largest single product counted (0.54 against 0.40), the class would be road.
+# 0.67, so the class is car. If only the largest product of a single query counted (0.54 for road, 0.40 for car), the
+# class would be road.
 
 
 # %% name="semantic_inference" role="solution"
@@ -621,7 +628,7 @@ def semantic_inference(class_logits, mask_logits):
     probability 1/2, and certainly not the second one.
     semantic_inference(torch.zeros(1, 3), torch.tensor([[[0.0, -100.0]]])) is [[[0.1667, 0.0]], [[0.1667, 0.0]]].
     """
-    ### BEGIN SOLUTION: class probabilities without the last column, mask probabilities, and the sum over the queries
+    ### BEGIN SOLUTION: compute the class and the mask probabilities, and sum their products over the queries
     p = class_logits.softmax(dim=1)[:, :-1]
     return torch.tensordot(p.T, mask_logits.sigmoid(), dims=1)
     ### END SOLUTION
@@ -631,8 +638,9 @@ def semantic_inference(class_logits, mask_logits):
 check(semantic_inference)
 
 # %% [markdown] name="semantic_inference_after"
-# The figure shows your read-out of the street. The third picture is the margin: the score of the best class minus the
-# score of the second best. Where is the margin small?
+# The second panel of the figure shows the class map that your function computes for the street. The third panel shows
+# the margin: the score of the best class minus the score of the second best. Dark pixels have a small margin. Where are
+# they?
 
 # %% name="semantic_inference_figure" role="show"
 vote = use(semantic_inference)
@@ -654,10 +662,10 @@ show(
 # %% [markdown] name="task_token_idea"
 # ## 6. The targets of each task (2 points)
 #
-# **Idea.** Mask2Former has one architecture for three tasks, but it is trained three times, which gives three sets of
-# weights. **OneFormer** is trained once. For each training image, a task is drawn at random, and the network receives
-# the task as a text, such as "the task is panoptic". The targets of each task are derived from the *same* panoptic
-# annotation.
+# **Idea.** Mask2Former has one architecture for three tasks, but it is trained separately for each task, which gives
+# three sets of weights. **OneFormer** is trained once. For each training image, a task is drawn at random, and the
+# network receives the task as a text, such as "the task is panoptic". The targets of each task are derived from the
+# *same* panoptic annotation.
 #
 # **Rules.** The targets of each task are:
 #
@@ -699,7 +707,7 @@ def task_token(panoptic_seg, segments, task):
     With both = [{"id": 1, "category_id": 7, "isthing": True}, {"id": 2, "category_id": 7, "isthing": True}]
     task_token(torch.tensor([[0, 1, 2]]), both, "semantic") is "the task is semantic", [7], [[[False, True, True]]].
     """
-    ### BEGIN SOLUTION: refuse other tasks; drop segments without pixels; group the segments into targets; their masks
+    ### BEGIN SOLUTION: reject other tasks, drop empty segments, group the segments into targets, make the masks
     if task not in ("panoptic", "instance", "semantic"):
         raise ValueError(f"task is {task!r}, expected panoptic, instance or semantic")
     kept = [one for one in segments if (panoptic_seg == one["id"]).any() and (task != "instance" or one["isthing"])]
@@ -718,8 +726,9 @@ def task_token(panoptic_seg, segments, task):
 check(task_token)
 
 # %% [markdown] name="task_token_after"
-# The figure shows the targets of all three tasks, derived from one annotation. The image is the same for each task, so
-# the network cannot infer from the image which targets it should predict. This is why it receives the task as a text.
+# The figure shows the targets of all three tasks, derived from one annotation. Compare the numbers of targets. The
+# image is the same for each task, so the network cannot infer from the image which targets it should predict. This is
+# why it receives the task as a text.
 
 # %% name="task_token_figure" role="show"
 ask, pictures = use(task_token), [("image", image.permute(1, 2, 0))]
@@ -740,8 +749,8 @@ show(panels(pictures, columns=4), alt=f"A street and the targets of three tasks,
 # layer. The other steps of a layer are as in DETR: self-attention between the queries, and an MLP applied to each
 # query. The weights, the backbone and the pixel decoder are those of the small trained network.
 #
-# The cell after the next one prints the largest difference between these outputs and those of the library's network.
-# If your attention is correct, the differences are caused by rounding only.
+# The cell after the next one prints the largest differences between the outputs of this decoder and those of the
+# library's network. If your attention is correct, the differences are caused by rounding only.
 
 # %% name="net" role="train"
 import time
@@ -836,9 +845,9 @@ print(f"largest difference from the library's network: {apart[0]:.0e} in class l
 # object" in it is 0.1. (The paper samples new points for the loss, most of them where the predicted mask is uncertain.
 # Here the loss uses the points of the matching.)
 #
-# Four of your functions work together here. `task_token` makes the targets. To read out a prediction, `query_masks`
-# computes classes and masks, `semantic_inference` computes the class map, and `merge_panoptic` merges both into one
-# map: first the things, by decreasing score, and then the stuff.
+# Four more of your functions are used here. `task_token` computes the targets. For inference, `query_masks` computes
+# class probabilities and masks, `semantic_inference` computes the class map, and `merge_panoptic` merges the masks of
+# things and the class map into one panoptic map: first the things, by decreasing score, and then the stuff.
 
 # %% name="loss" role="train"
 num_points = 1024
@@ -911,9 +920,9 @@ def measure(net):
 
 # %% [markdown] name="scale_text"
 # On a CPU, the trained network is trained for 20 more iterations with *your* matching and *your* attention. If both
-# are correct, PQ does not decrease. It does not increase either, because 20 iterations are few: the network was
-# trained for 4,000 iterations, which took 18 minutes on one core. Training from random queries would take too long for
-# this lab, because it takes many iterations until each query has specialised.
+# are correct, the PQ hardly changes, because 20 iterations are few: the network was trained for 4,000 iterations, which
+# took 18 minutes on one core. Training from random queries would take too long for this lab, because it takes many
+# iterations until each query has specialised.
 #
 # On a GPU, the cell runs a whole training. It starts from random queries and a backbone that was pretrained on
 # synthetic streets.
@@ -976,10 +985,10 @@ for name, (pq_all, pq_things, pq_stuff) in rows.items():
     print(f"{name:<44}{pq_all:>7.2f}{pq_things:>8.2f}{pq_stuff:>7.2f}")
 
 # %% [markdown] name="train_after"
-# The first row uses no queries to separate things: each connected component of a thing class is one thing. Its class
-# map is that of the second row, so the two rows hardly differ for stuff. The advantage of queries is in the column of
-# things. Queries separate things that touch, and they keep a thing together if a lamp post or a person in front
-# divides it into several components.
+# In the first row of the table, queries do not separate the things: each connected component of a thing class is one
+# thing. The class map is the same as in the second row, so the two rows hardly differ for stuff. The advantage of
+# queries is in the column of things. Queries separate things that touch, and they keep a thing together if a lamp post
+# or a person in front divides it into several components.
 #
 # In the last row, the same weights are used without attention masks, so each query attends to all locations. The
 # network was trained with masks, so this is not a fair comparison of two methods. It only shows how much this network
@@ -987,7 +996,7 @@ for name, (pq_all, pq_things, pq_stuff) in rows.items():
 #
 # On a CPU we measured a PQ of 0.70, 0.72, 0.72 and 0.67 over all classes, in the order of the table, and of 0.53,
 # 0.58, 0.58 and 0.47 for things. With learning rates from 1e-5 to 1e-4, the PQ of the third row was between 0.718 and
-# 0.719, and that of the second row was 0.720. So 20 iterations hardly change the network. We have not measured the GPU
+# 0.719, and that of the second row was 0.720. So 20 iterations hardly change the PQ. We have not measured the GPU
 # scale.
 #
 # These results are for synthetic streets. On the photographs of COCO, DETR with its panoptic head reaches a PQ of 43.4
@@ -1041,9 +1050,9 @@ show(panels(pictures, columns=3), alt=alt)
 # weights to 1?
 #
 # <details><summary>Answer</summary>
-# With $\lambda_s = 0$, the semantic branch is never trained, so its predictions are meaningless. The two parts of the
-# loss have different magnitudes, and both train the same pyramid. The part with the larger gradients may improve at
-# the expense of the other.
+# With $\lambda_s = 0$, the semantic branch is never trained, so its predictions are meaningless. With both weights
+# equal to 1, the two parts of the loss have different magnitudes, and both train the same pyramid. The task with the
+# larger gradients may improve at the expense of the other.
 # </details>
 #
 # **3.** A network has 20 queries. Can it distinguish 150 classes? Can it segment 25 people in one image?
@@ -1053,10 +1062,10 @@ show(panels(pictures, columns=3), alt=alt)
 # people, because each query predicts only one mask.
 # </details>
 #
-# **4.** You write the attention without the rule for empty masks. When do you notice?
+# **4.** You write the attention without the rule for empty masks. How does the error show in training?
 #
 # <details><summary>Answer</summary>
-# If you are lucky, you notice immediately: the softmax over no location is `nan`, and so is the loss. If you replace
+# If a mask is empty, the softmax over no location is `nan`, and so is the loss. If you replace
 # `nan` in the output with `nan_to_num`, the loss is finite, but the gradient with respect to the values is still
 # `nan`. Gradient clipping divides by the norm of all gradients, which is then `nan`, so after one iteration all weights
 # are `nan`.
@@ -1065,9 +1074,9 @@ show(panels(pictures, columns=3), alt=alt)
 # **5.** No gradient flows through the attention mask. Why can the masks be trained nevertheless?
 #
 # <details><summary>Answer</summary>
-# Whether a location is inside the mask is decided by a threshold, whose derivative is zero almost everywhere, so it
-# gives no useful gradient. The mask logits are trained by the loss of their own layer, which compares them with the
-# ground truth.
+# A threshold decides whether a location is inside the mask. The derivative of a threshold is zero almost everywhere, so
+# the attention mask gives no useful gradient anyway. The mask logits are trained by the loss of their own layer, which
+# compares them with the ground truth.
 # </details>
 #
 # **6.** Find the error: "The argmax of the semantic scores and the panoptic map always agree on the class of a pixel."
@@ -1085,8 +1094,8 @@ show(panels(pictures, columns=3), alt=alt)
 #   OneFormer, which receives your task text as an input.
 # - How important is the matching? In a new cell write
 #   `match = lambda logits, x, y, m: (None, torch.randperm(20)[: len(y)])`, which chooses queries at random. Raise the
-#   learning rate in `scales` to 1e-3, and train again. Then do the same with your matching, and with
-#   `num_points = 64`.
-# - Change `read` so that it uses MaskFormer's own panoptic read-out: each pixel belongs to the query with the largest
+#   learning rate in `scales` to 1e-3, and train again. For comparison, train with your matching and the same learning
+#   rate. Then also set `num_points = 64`.
+# - Change `read` so that it uses MaskFormer's own panoptic inference: each pixel belongs to the query with the largest
 #   product of class probability and mask value. This takes about ten lines. Is it better than the merge?
 # - Lab 16 is about a network that predicts no classes. It segments the object on which you click.

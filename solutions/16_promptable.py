@@ -3,18 +3,18 @@
 #
 # This lab has two halves. In the first half you work with SAM, a network that segments the object on which you click.
 # You encode clicks as vectors, write the loss of a network that predicts three masks per click, measure how stable a
-# mask is, and give masks the labels of a detector's boxes. In the second half you work with CT volumes from several
-# scanners. You resample them to one spacing, plan a U-Net for them by rules, and train it.
+# mask is, and assign the labels of a detector's boxes to masks. In the second half you work with synthetic CT volumes
+# from several scanners. You resample them to one spacing, plan a U-Net for them by rules, and train it.
 #
 # **Time**: 90 minutes. **Points**: 20, in six exercises.
 #
-# **Prerequisites**: read [chapter 16](../course/16-promptable/index.md) before this lab or together with it. The two
-# halves are independent, so you can begin with either. The first half (exercises 1 to 4) builds on the detectors and
-# transformers of chapters 11, 12 and 15. The second half (exercises 5 and 6) builds on the U-Net and the losses of
-# chapters 6 and 7. You need sines and cosines, sigmoids, and linear interpolation.
+# **Prerequisites**: [chapter 16](../course/16-promptable/index.md), which you can read first or alongside this lab. The
+# two halves are independent, so you can begin with either. The first half (exercises 1 to 4) builds on the detectors
+# and transformers of chapters 11, 12 and 15. The second half (exercises 5 and 6) builds on the U-Net and the losses of
+# chapters 6 and 7. The mathematics is sines and cosines, sigmoids, and linear interpolation.
 #
-# Run the cells from top to bottom. As long as a function of yours is missing, later cells use the library's version,
-# so the notebook always runs to its end.
+# Run the cells from top to bottom. As long as one of your functions has not passed its check, later cells use the
+# library's version of it, so the notebook always runs to its end.
 
 # %% name="setup" role="setup"
 
@@ -29,8 +29,9 @@
 # - plan a U-Net for volumes, and train it on synthetic CT.
 #
 # The figure shows what SAM predicts for **one click**. The network is a small SAM, which was trained on synthetic
-# scenes and predicts no classes. For a click it predicts three masks, and for each mask its IoU with the object that
-# was meant. The last picture shows its prediction for a box: a box is hardly ambiguous, so one mask is enough.
+# scenes and predicts no classes. For a click it predicts three masks, and for each mask an estimate of its IoU with the
+# object that was meant. The last panel shows the prediction for a box: a box is hardly ambiguous, so one mask is
+# enough. Compare the three masks of the click: which objects does each of them contain?
 
 # %% name="asking" role="show"
 import torch.nn.functional as F
@@ -95,23 +96,24 @@ show(
 # be a poor vector: those of neighbouring pixels hardly differ, and dot products of coordinates do not measure
 # distance. Therefore a position is encoded by the values of many **sines and cosines** with different frequencies. Two
 # positions have similar encodings only if they are close. To this positional encoding, SAM adds a learnt vector for
-# the meaning of the click, foreground or background. If the list of clicks has to have a fixed length, it is filled
-# with padding, which has no position.
+# the label of the click, foreground or background. If the list of clicks needs a fixed length, it is filled with
+# padding points, which have no position.
 #
-# **Formula.** SAM processes a square of $S \times S$ pixels. Let $s = S / \max(H, W)$, and let $G$ be a matrix of
-# $2 \times F$ frequencies, which were sampled once at random and are never trained. Then
+# **Formula.** SAM resizes the image of $H \times W$ pixels by the factor $s = S / \max(H, W)$, and pads it to a square
+# of $S \times S$ pixels. Let $G$ be a matrix of $2 \times F$ frequencies, which were sampled once at random and are
+# never trained. Then
 #
 # $$ u = 2 \, \frac{s \cdot (x, y) + \tfrac12}{S} - 1 $$
 #
 # $$ v = \bigl[ \sin(2 \pi\, u G), \; \cos(2 \pi\, u G) \bigr] + e $$
 #
-# where $e$ is one of three learnt vectors: for background ("not this"), for foreground ("this"), or for padding. For
-# padding, $v = e$.
+# where $e$ is one of three learnt vectors: for background ("not this"), for foreground ("this"), or for padding. For a
+# padding point, $v = e$.
 #
 # **Worked example.** An image is 8 pixels wide and 4 pixels high, and $S = 4$, so $s = 1/2$. The click (5, 1) becomes
 # (2.5, 0.5), and with the half pixel (3, 1). Divided by 4, this is (0.75, 0.25), so $u = (0.5, -0.5)$. Let $G$ have
-# the columns (1, 0) and (0, 1). The angles are plus half a turn and minus half a turn. Both sines are 0 and both
-# cosines are -1, so $v = (0, 0, -1, -1) + e$.
+# the columns (1, 0) and (0, 1). The angles are $\pi$ and $-\pi$. Both sines are 0 and both cosines are -1, so
+# $v = (0, 0, -1, -1) + e$.
 
 
 # %% name="prompt_encode" role="solution"
@@ -125,9 +127,9 @@ def prompt_encode(point_coords, point_labels, image_size, side, frequencies, emb
        is the centre of a pixel. Divide by `side`: the coordinates are now relative to the square, from 0 to 1.
     2. Map them to 2 * relative - 1, from -1 to 1. The row (x, y) of these coordinates times `frequencies`, times 2 pi,
        is a row of F angles. The positional encoding consists of their F sines, followed by their F cosines.
-    3. Add a learned vector for the label of the click: row 0 of `embeddings` for label 0 (background, "not this"), and
-       row 1 for label 1 (foreground, "this"). Label -1 marks padding of a list of clicks: padding has no positional
-       encoding, only row 2.
+    3. Add a learnt vector for the label of the click: row 0 of `embeddings` for label 0 (background, "not this"), and
+       row 1 for label 1 (foreground, "this"). Label -1 marks a padding point: its embedding is row 2 alone, without a
+       positional encoding.
 
     point_coords: (P, 2) floats, (x, y) in pixels of the image. P may be 0.
     point_labels: (P,) integers, 1, 0 or -1.
@@ -143,7 +145,7 @@ def prompt_encode(point_coords, point_labels, image_size, side, frequencies, emb
     rows = torch.tensor([[0., 0.], [3., 5.], [7., 7.]])
     prompt_encode(coords, labels, (4, 4), 4, torch.ones(2, 1), rows) is [[3., 6.], [7., 7.]].
     """
-    ### BEGIN SOLUTION: relative coordinates; angles; sines and cosines, none for padding; add the row of each label
+    ### BEGIN SOLUTION: compute relative coordinates, angles, sines and cosines (0 for padding); add each label's row
     relative = (point_coords * side / max(image_size) + 0.5) / side
     angles = 2 * torch.pi * (2 * relative - 1) @ frequencies
     position = torch.cat([angles.sin(), angles.cos()], dim=1)
@@ -155,12 +157,12 @@ def prompt_encode(point_coords, point_labels, image_size, side, frequencies, emb
 check(prompt_encode)
 
 # %% [markdown] name="prompt_encode_after"
-# What does the positional encoding represent? The two pictures on the left show the similarity of your encoding of a
+# What does the positional encoding represent? The two panels on the left show the similarity of your encoding of a
 # click with your encodings of all other locations, for two clicks. Bright locations have a similar encoding. For the
-# two pictures on the right, **your** vectors are the input of SAM's decoder: first one click and padding, then also a
-# second click, which is a background click. The pictures show the decoder's fourth mask, which is meant for prompts
-# that leave little ambiguity. With one click, the mask covers more than the circle and less than the clump. The second
-# click resolves the ambiguity.
+# two panels on the right, **your** vectors are the input of SAM's decoder: first one foreground click (blue) and a
+# padding point, then also a second click, which is a background click (red). The panels show the decoder's fourth mask,
+# which is meant for prompts that leave little ambiguity. With one click, the mask covers more than the circle and less
+# than the clump of objects that touch. The second click resolves the ambiguity.
 
 # %% name="prompt_encode_figure" role="show"
 encode, prompt_encoder = use(prompt_encode), sam.prompt_encoder
@@ -210,7 +212,8 @@ show(
 # readings are valid, so the click is ambiguous. A network that predicts a single mask learns a compromise, which may
 # fit neither reading. SAM therefore predicts **three** masks, and only the best of them is trained. Over time, each
 # mask specialises in a different reading. At inference there is no ground truth, so the network cannot know which of
-# its masks is best. It therefore also predicts the **IoU** of each mask, and all three predicted IoUs are trained.
+# its masks is best. SAM therefore also predicts the **IoU** of each mask with the target, and all three predicted IoUs
+# are trained.
 #
 # **Formula.** With $p$ the sigmoids of a mask's logits and $y$ the target, the loss of a mask is
 # $\ell_m = 20\, f_m + d_m$, where
@@ -219,23 +222,23 @@ show(
 #
 # $$ d_m = 1 - \frac{2 \sum p\, y + 1}{\sum p + \sum y + 1} $$
 #
-# with $\alpha = 1/4$ where $y = 1$, and $3/4$ elsewhere. With images $b$, masks $m$ and predicted IoUs $g$, the loss
-# is
+# with $\alpha = 1/4$ where $y = 1$, and $\alpha = 3/4$ where $y = 0$. The mean and the sums are over the pixels. With
+# images $b$, masks $m$ and predicted IoUs $g$, the loss is
 #
 # $$ L = \operatorname{mean}_b \, \min_m \, \ell_{bm} + L_g $$
 #
 # $$ L_g = \operatorname{mean}_{b, m} \, (g_{bm} - \mathrm{IoU}_{bm})^2 . $$
 #
 # **Worked example.** There are two images and two masks. The losses of the masks are 0.9 and 0.2 in the first image,
-# and 0.4 and 0.7 in the second. The smallest losses are 0.2 and 0.4, and their mean is 0.3. (If you first average each
-# mask over the images, you get 0.65 and 0.45, and a minimum of 0.45. This would choose one mask for all images.) In
-# both images, the predicted IoUs are 0.5 and 0.6 and the actual IoUs are 0.5 and 0.8, so
-# $L_g = (0 + 0.04) / 2 = 0.02$. The total is 0.32.
+# and 0.4 and 0.7 in the second. The smallest losses are 0.2 and 0.4, and their mean is 0.3. (If you first average the
+# loss of each mask over the images, you get 0.65 and 0.45, and a minimum of 0.45. This would choose one mask for all
+# images.) In both images, the predicted IoUs are 0.5 and 0.6 and the actual IoUs are 0.5 and 0.8, so
+# $L_g = (0 + 0.04) / 2 = 0.02$. The total loss is 0.32.
 
 
 # %% name="best_of_three" role="solution"
 def best_of_three(mask_logits, iou_pred, targets):
-    """Compute SAM's loss. A click is ambiguous, so SAM predicts M masks, and only the best of them has to be right.
+    """Compute SAM's loss. SAM predicts M masks, because a click is ambiguous, and only the best mask is trained.
 
     Mask m of image b has the loss 20 focal + dice. Here p is the sigmoid of its logits, y is 1 inside the target and 0
     outside, and s is the sum over the pixels:
@@ -247,7 +250,7 @@ def best_of_three(mask_logits, iou_pred, targets):
 
     The network also predicts the IoU of each of its masks. Add the mean, over all masks of all images, of
     (predicted IoU - IoU)^2. The IoU compares the pixels whose logit is above 0 with the target. It is 1 if both are
-    empty. No gradient flows through it.
+    empty. No gradient flows through the IoU.
 
     mask_logits: (B, M, H, W) floats; SAM has M = 3. They may be so far from 0 that a sigmoid is exactly 0 or 1.
     iou_pred:    (B, M) floats, the predicted IoUs.
@@ -259,7 +262,7 @@ def best_of_three(mask_logits, iou_pred, targets):
     right.
     best_of_three(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1), torch.ones(1, 1, 1).bool()) is 1.0664.
     """
-    ### BEGIN SOLUTION: focal and Dice loss per mask, (B, M); the minimum per image; the error of the predicted IoUs
+    ### BEGIN SOLUTION: compute focal and Dice loss per mask, the minimum per image, and the error of predicted IoUs
     y = targets[:, None].to(mask_logits).expand_as(mask_logits)
     p = mask_logits.sigmoid()
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(mask_logits, y, reduction="none")
@@ -283,9 +286,9 @@ check(best_of_three)
 # values are probabilities between 0 and 1. Which reading does each of the three masks fit, and what is its predicted
 # IoU? A mask that was never the best keeps its initial values, but its predicted IoU was trained.
 #
-# Then change `manual_seed(0)` to `manual_seed(1)`. Now one mask is best for **both** readings from the start. Only
-# this mask is trained, so it remains a compromise. A real network is trained with many clicks on many images, so its
-# masks usually specialise, but this failure can occur.
+# Then change `manual_seed(0)` to `manual_seed(1)` and run the cell again. Now one mask is best for **both** readings
+# from the start. Only this mask is trained, so it becomes a compromise. A real network is trained with many clicks on
+# many images, so its masks usually specialise, but this failure can occur.
 
 
 # %% name="best_of_three_figure" role="show"
@@ -332,17 +335,19 @@ explorer()
 # **Idea.** Without any prompt from a user, SAM can be prompted with a grid of clicks, to segment everything in an
 # image. Only good masks should be kept, but without ground truth you cannot measure which masks are good. SAM uses two
 # scores instead. The first is the predicted IoU. The second, the stability, is computed from the logits: if the edge
-# of a mask is sharp, the mask hardly changes with the threshold, and if it is blurred, the mask grows and shrinks with
-# the threshold.
+# of a mask is sharp, the mask hardly changes if the threshold changes. If the edge is blurred, the mask grows or
+# shrinks.
 #
-# **Formula.** With threshold $t$ (SAM's is 0) and offset $\delta$ (SAM's is 1),
+# **Formula.** Let $\ell$ be the logits of the mask, $t$ the threshold (SAM's is 0) and $\delta$ an offset (SAM's is 1).
+# With $\#$ the number of pixels,
 #
 # $$ \text{stability} = \frac{\#\{\ell > t + \delta\}}{\#\{\ell > t - \delta\}} . $$
 #
-# The smaller mask lies within the larger one, so this is their IoU. If the larger mask is empty, the score is 0.
+# The mask of the higher threshold lies within that of the lower threshold, so this ratio is the IoU of the two masks.
+# If the mask of the lower threshold is empty, the score is 0.
 #
-# **Worked example.** Of the logits 3, 1.5, 0.4, -0.7, -2, two are above +1 and four are above -1, so the stability is
-# 2/4 = 0.5. The logits 6, 4, 3, -3, -6 give the same mask of three pixels at threshold 0, and their stability is
+# **Worked example.** Of the logits 3, 1.5, 0.4, -0.7, -2, two are above 1 and four are above -1, so the stability is
+# 2/4 = 0.5. The logits 6, 4, 3, -3, -6 give the same mask of three pixels at the threshold 0, but their stability is
 # 3/3 = 1.
 
 
@@ -363,7 +368,7 @@ def stability_score(mask_logits, mask_threshold, offset):
     Example: one pixel is above 1, and two are above -1.
     stability_score(torch.tensor([[[5.0, 0.5, -5.0]]]), 0.0, 1.0) is [0.5].
     """
-    ### BEGIN SOLUTION: the pixel counts of both masks, and their ratio, which is 0 if both masks are empty
+    ### BEGIN SOLUTION: count the pixels of both masks, and divide; the ratio is 0 if both masks are empty
     inner = (mask_logits > mask_threshold + offset).sum(dim=(1, 2))
     outer = (mask_logits > mask_threshold - offset).sum(dim=(1, 2))
     return inner / outer.clamp(min=1)
@@ -376,9 +381,10 @@ check(stability_score)
 # %% [markdown] name="stability_score_after"
 # The figure shows the result for one scene and 16 x 16 clicks, which give 768 masks. Each dot is a mask, with its
 # predicted IoU and your stability score. The darker a dot, the higher the mask's actual IoU with an object or a clump.
-# Masks above both red lines are kept. Of masks that are nearly the same, non-maximum suppression keeps the one with
-# the highest predicted IoU. The two pictures on the right show the probabilities of two masks with a predicted IoU
-# above 0.6: the least stable and the most stable of them.
+# Masks to the right of the vertical red line and above the horizontal one are candidates. Of candidates that are nearly
+# the same, non-maximum suppression keeps the one with the highest predicted IoU. The two panels on the right show the
+# probabilities of two masks with a predicted IoU above 0.6: the least stable and the most stable of them. Are the dark
+# dots in the upper right corner?
 
 
 # %% name="everything" role="show"
@@ -440,12 +446,12 @@ show(fig, alt=f"{alt}The scene with the {len(keep)} masks that are kept. A mask 
 # ## 4. Masks without labels, boxes without masks (3 points)
 #
 # **Idea.** SAM's masks have no class labels. A detector predicts labelled boxes but no masks. Together they give
-# labelled masks, although no masks with class labels were used in training. There are two ways to combine them. One
-# way uses the boxes as prompts for SAM. The other way, which you write, lets SAM segment everything, and each
-# detection then takes the mask that fits its box best. A mask belongs to one object only, so no two detections may
-# take the same mask. The most confident detection chooses first.
+# labelled masks, although no masks with class labels were used in training. There are two ways to combine SAM and a
+# detector. The first way uses the boxes as prompts for SAM. In the second way, which you write, SAM segments
+# everything, and then each detection takes the mask that fits its box best. A mask belongs to one object only, so no
+# two detections may take the same mask. The most confident detection chooses first.
 #
-# **Formula.** With $R$ the pixels whose centres are in the box, and $M$ the pixels of a mask,
+# **Formula.** Let $R$ be the set of pixels whose centres are in the box, and $M$ the set of pixels of a mask. Then
 #
 # $$ \mathrm{IoU} = \frac{|M \cap R|}{|M \cup R|} . $$
 #
@@ -469,9 +475,9 @@ def label_by_detector(masks, boxes, labels, scores, iou_threshold):
         x1 <= x + 0.5 < x2   and   y1 <= y + 0.5 < y2
 
     A mask and a box are compared by the IoU of their pixels, which is 0 if both are empty. The detections choose in
-    order of decreasing score; of equal scores the first in the list chooses first. Each detection takes, of all masks
-    that are not taken yet, the one that has the largest IoU with its box, of equal ones the first, if this IoU is at
-    least `iou_threshold`. Otherwise it takes no mask.
+    order of decreasing score. Of detections with equal scores, the first in the list chooses first. Among the masks
+    that are not taken yet, each detection takes the one that has the largest IoU with its box, if this IoU is at least
+    `iou_threshold`; otherwise it takes no mask. Of masks with equal IoUs, it takes the first.
 
     masks:         (M, H, W) bool, without labels. M may be 0.
     boxes:         (N, 4) floats (x1, y1, x2, y2) in pixels. N may be 0.
@@ -486,7 +492,7 @@ def label_by_detector(masks, boxes, labels, scores, iou_threshold):
     box = torch.tensor([[2.0, 0.0, 4.0, 1.0]])
     label_by_detector(masks, box, torch.tensor([7]), torch.tensor([0.9]), 0.5) is ([1], [7], [0.9]).
     """
-    ### BEGIN SOLUTION: the pixels of each box; the IoU of all boxes and masks; then one detection after the other
+    ### BEGIN SOLUTION: compute the pixels of each box and all IoUs, then let one detection after the other choose
     y, x = (torch.arange(n) + 0.5 for n in masks.shape[1:])
     x1, y1, x2, y2 = boxes.T[..., None]  # (N, 1) each
     filled = ((y1 <= y) & (y < y2))[:, :, None] & ((x1 <= x) & (x < x2))[:, None, :]
@@ -509,8 +515,8 @@ check(label_by_detector)
 
 # %% [markdown] name="label_by_detector_after"
 # The masks that were kept are now combined with the boxes of the small DETR of chapter 12. A triangle fills only half
-# of its box, so the threshold has to be low; it is 0.3. The next cells compare both ways. The table counts, on eight
-# new scenes, the objects for which there is a mask of the correct class with an IoU of at least 0.5. Which way
+# of its box, so the IoU threshold has to be low; it is 0.3. The next cells compare both ways. The table counts, on
+# eight new scenes, the objects for which there is a mask of the correct class with an IoU of at least 0.5. Which way
 # segments more objects, and which one needs fewer prompts?
 
 # %% name="two_ways" role="show"
@@ -582,9 +588,9 @@ for way, prompts in (("everything, then labels", 12 * 12), ("boxes as prompts", 
 # ## Label images yourself
 #
 # The course has a small annotation tool. You click, SAM predicts a mask, and you can keep it, undo steps, and save the
-# result for COCO or CVAT. Here the tool starts with your labelled masks, which you can correct. Set `OPEN` to `True`
-# and run the cell. A click is a foreground point, a click with Shift is a background point, and dragging draws a box.
-# This part is not graded.
+# result in a format for COCO or CVAT. Here the tool starts with your labelled masks, which you can correct. Set `OPEN`
+# to `True` and run the cell. A click is a foreground point, a click with Shift is a background point, and dragging
+# draws a box. This part is not graded.
 
 # %% name="annotate" role="widget"
 OPEN = False
@@ -606,23 +612,24 @@ else:
 # and 60 in another. Therefore all volumes are first resampled to one **spacing**, the distance in millimetres between
 # neighbouring voxels along each axis.
 #
-# **Idea.** Intensities are quantities: halfway between 0 and 100 lies 50. So images are interpolated. Labels are
-# **names**: halfway between spine (5) and background (0) there is no spleen (3). So labels take the nearest voxel.
-# There is one exception for images. If slices are far apart, the outline of an organ changes from slice to slice, and
-# the mean of two slices would show two faint outlines. Along such a thick axis, images take the nearest slice too.
+# **Idea.** Intensities are quantities: halfway between 0 and 100 lies 50. So images are interpolated linearly. Labels
+# are **names**: between spine (5) and background (0), there is no spleen (3). So each new
+# voxel gets the label of the nearest old voxel. There is one exception for images. If slices are far apart, the outline
+# of an organ changes from slice to slice, and the mean of two slices would show two faint outlines. Along such a thick
+# axis, new voxels of images also get the value of the nearest old voxel.
 #
-# **Formula.** Each axis is resampled on its own. With $n$ voxels of spacing $s$, and the new spacing $s'$,
+# **Formula.** The axes are resampled one after the other. With $n$ voxels of spacing $s$, and the new spacing $s'$,
 #
 # $$ n' = \operatorname{round}(n\, s / s') $$
 #
 # $$ x_i = \bigl(i + \tfrac12\bigr) \frac{n}{n'} - \tfrac12 $$
 #
-# Here $x_i$ is the position of the centre of new voxel $i$, measured in old voxels. Both grids cover the same
-# millimetres. Before the first centre and after the last one, the value stays constant. The slices are thick if the
-# coarsest spacing is **more than 3 times** the finest one.
+# Here $x_i$ is the position of the centre of new voxel $i$, measured in old voxels, and 0 is the centre of the first
+# old voxel. Both grids cover the same extent in millimetres. Before the first centre and after the last one, the value
+# stays constant. The axis with the coarsest spacing is thick if this spacing is **more than 3 times** the finest one.
 #
-# **Worked example.** Four voxels of 3 mm have the values 10, 20, 30, 40, and the new spacing is 2 mm. Together they
-# cover 12 mm, so there are 6 new voxels. $x_0 = 0.5 \cdot 4/6 - 0.5 = -0.17$ lies before the first centre, so the
+# **Worked example.** Four voxels of 3 mm have the values 10, 20, 30, 40, and the new spacing is 2 mm. The voxels cover
+# 12 mm, so there are 6 new voxels. $x_0 = 0.5 \cdot 4/6 - 0.5 = -0.17$ lies before the first centre, so the
 # value is 10. $x_1 = 1.5 \cdot 4/6 - 0.5 = 0.5$, so the value is 15. $x_2 = 1.17$, so the value is 21.7. The other
 # values are 28.3, 35 and 40.
 
@@ -632,10 +639,10 @@ def resample_spacing(volume, spacing, new_spacing, is_labels):
     """Resample a volume to another spacing.
 
     The new size of an axis is size * spacing / new_spacing, rounded to the nearest integer, at least 1. Both grids
-    cover the same millimetres: the centre of new voxel i lies at (i + 0.5) * size / new_size - 0.5 in old voxels.
-    Images are interpolated linearly along each axis; beyond the first and the last centre the value stays constant.
-    Labels take the nearest voxel. If the coarsest spacing is more than 3 times the finest one, images too take the
-    nearest voxel along the coarsest axis.
+    cover the same extent: the centre of new voxel i lies at (i + 0.5) * size / new_size - 0.5 in old voxels. Images are
+    interpolated linearly along each axis; beyond the first and the last centre the value stays constant. Labels are
+    those of the nearest voxel; in the check, no new centre lies halfway between two old ones. If the coarsest of the
+    three old spacings is more than 3 times the finest one, images also take the nearest voxel along the coarsest axis.
 
     volume:      (D, H, W) array, floats, or integers for labels.
     spacing:     mm between neighbouring voxels along D, H, W.
@@ -647,7 +654,7 @@ def resample_spacing(volume, spacing, new_spacing, is_labels):
     Example: resample_spacing(np.array([[[10., 20., 30., 40.]]]), [1, 1, 3], [1, 1, 2], False) is
     [[[10., 15., 21.67, 28.33, 35., 40.]]].
     """
-    ### BEGIN SOLUTION: the thick axis; for each axis the new size, the positions, the nearest voxel or two neighbours
+    ### BEGIN SOLUTION: find the thick axis; for each axis compute size and positions, take the nearest or interpolate
     thick = int(np.argmax(spacing)) if max(spacing) / min(spacing) > 3 else None
     out = np.asarray(volume) if is_labels else np.asarray(volume, dtype=float)
     for axis, n in enumerate(volume.shape):
@@ -668,10 +675,10 @@ check(resample_spacing)
 
 # %% [markdown] name="resample_spacing_after"
 # The figure shows a synthetic patient from the front. The head is at the top, and the patient's right side is on the
-# left. The slices are 12 mm apart, and your function resamples them to 3 mm. The first picture shows the scan, the
-# second the resampled image. The third adds the labels, resampled as names. In the fourth, the labels are interpolated
-# as if they were quantities, and rounded. Notice the seams between organs: they have labels of organs that are not
-# there.
+# left. The slices are 12 mm apart, and your function resamples them to 3 mm. The first panel shows the scan with its
+# labels, and the second panel the resampled image. The third panel adds the labels, resampled as names. In the fourth
+# panel, the labels were interpolated as if they were quantities, and rounded. Notice the seams between organs: they
+# have labels of organs that are not there.
 
 
 # %% name="resample_spacing_figure" role="show"
@@ -721,19 +728,20 @@ slices()
 # ## 6. Plan a U-Net from measurements (4 points)
 #
 # **Idea.** nnU-Net is not a new network. It is a set of rules that plan a plain U-Net from measurements of the data.
-# Your rules are a shorter version of them. A 3 x 3 x 3 kernel should cover about the same number of millimetres along
-# all axes. Therefore a thick axis is not halved at first: it **waits** until the spacings of the other axes are as
-# coarse. An axis with few voxels is not halved at all.
+# The rules of this exercise are a shorter version of nnU-Net's rules. A 3 x 3 x 3 kernel should cover about the same
+# number of millimetres along all axes. Therefore a thick axis is not halved at first: it **waits** until the spacings
+# of the other axes are nearly as coarse. An axis with few voxels is not halved at all.
 #
-# **Formula.** For a patch of about $V$ voxels, with the spacing $s$ and the median shape $n$, the size along axis $a$
-# is
+# **Formula.** For a patch of about $V$ voxels, with the median spacing $s$ and the median shape $n$, the size of the
+# patch along axis $a$ is
 #
 # $$ p_a = \min\Bigl(\operatorname{round} \frac{(V s_1 s_2 s_3)^{1/3}}{s_a}, \; n_a\Bigr) . $$
 #
 # Then the poolings are chosen, level after level. Consider the axes with **at least 8** voxels left. Halve those of
-# them whose spacing is **less than twice** the finest spacing among them. Stop if there is no axis to halve, or if
-# there is only one and it has fewer than 12 voxels. Finally, each axis of the patch is enlarged to the next multiple
-# of 2 to the power of its poolings. Otherwise the feature maps of decoder and encoder would differ in size.
+# them whose spacing is **less than twice** the finest spacing among these axes. Stop if there is no axis to halve, or
+# if there is only one axis to halve and it has fewer than 12 voxels. Finally, if an axis is pooled $k$ times, its size
+# in the patch is rounded up to a multiple of $2^k$. Otherwise the feature maps of decoder and encoder would differ in
+# size.
 #
 # **Worked example.** The spacing is 4, 1, 1 mm, and the patch has 16 x 30 x 30 voxels. The first pooling halves only
 # the last two axes, because 4 is not less than 2. This gives 16 x 15 x 15 voxels of 4, 2, 2 mm. The second pooling
@@ -748,15 +756,15 @@ def plan_unet(shapes, spacings, voxels):
     """Plan a U-Net for volumes.
 
     - Spacing: the median of each axis, in mm.
-    - Median shape: compute the shape of every volume at that spacing (size * spacing / new spacing, rounded to the
-      nearest integer), then the median of each axis.
+    - Median shape: compute the shape of every volume at the median spacing (size * spacing / median spacing, rounded to
+      the nearest integer, at least 1), then the median of each axis.
     - Patch: a block of about `voxels` voxels that covers the same millimetres along every axis. Therefore axis a has
       (voxels * product of spacings) ** (1/3) / spacing_a voxels, rounded to the nearest integer, and at most those of
       the median shape.
     - Poolings, level after level: of the axes with at least 8 voxels left, halve (rounding up) those whose spacing is
-      less than twice the finest spacing among them. Halving doubles the spacing of an axis. Stop if there is no axis
-      to halve, or only one, and it has fewer than 12 voxels.
-    - Last, enlarge the patch to the next multiple of 2 ** poolings along each axis.
+      less than twice the finest spacing among these axes. Halving doubles the spacing of an axis. Stop if there is no
+      axis to halve, or if there is only one axis to halve and it has fewer than 12 voxels.
+    - Last, round the size of the patch along each axis up to a multiple of 2 ** (number of poolings of this axis).
 
     shapes:   (N, 3) array, voxels of each training volume, N odd.
     spacings: (N, 3) array, mm.
@@ -768,7 +776,7 @@ def plan_unet(shapes, spacings, voxels):
     Example: plan_unet(np.array([[16, 30, 30]]), np.array([[4., 1., 1.]]), 10**6) is {"spacing": [4.0, 1.0, 1.0],
     "patch": [16, 32, 32], "strides": [[1, 2, 2], [1, 2, 2], [2, 2, 2]]}.
     """
-    ### BEGIN SOLUTION: medians of spacing and shape; the patch; the poolings in a loop; finally the multiples
+    ### BEGIN SOLUTION: compute the medians and the patch, choose the poolings in a loop, round the patch up
     spacing = np.median(spacings, axis=0)
     shape = np.median(np.maximum(np.round(shapes * (spacings / spacing)), 1), axis=0)
     side = (voxels * spacing.prod()) ** (1 / 3)
@@ -792,9 +800,9 @@ def plan_unet(shapes, spacings, voxels):
 check(plan_unet)
 
 # %% [markdown] name="plan_unet_after"
-# The figure shows your plans for three data sets. Each line is an axis, and shows its spacing at each level. The
-# numbers are the voxels that are left along this axis. Notice that the depth is not halved at first if the slices are
-# thick.
+# The figure shows your plans for three data sets. Each line shows the spacing of one axis at each level, and the
+# numbers are the voxels that are left along this axis. (The width is planned like the height, so it is not
+# shown.) Notice that the depth is not halved at first if the slices are thick.
 
 # %% name="plan_unet_figure" role="show"
 plan_for = use(plan_unet)
@@ -884,8 +892,8 @@ def prepare(patients, spacing):
 
 
 # %% [markdown] name="loss_text"
-# The loss is a cross-entropy with larger weights for rare organs, plus one minus the mean Dice of the organs. As
-# augmentation, each volume is made a little brighter or darker in each iteration.
+# The loss is a cross-entropy with larger weights for rare organs, plus one minus the mean Dice of the organs. For
+# augmentation, a small random constant is added to the intensities of each volume in each iteration.
 
 
 # %% name="organ_loss" role="train"
@@ -905,7 +913,7 @@ SCALE = "gpu" if torch.cuda.is_available() else "cpu"
 finer, count, new_count, width, steps = {"cpu": (1, 21, 9, 8, 280), "gpu": (2, 63, 15, 16, 1500)}[SCALE]
 device = "cuda" if SCALE == "gpu" else "cpu"
 if SCALE == "cpu":
-    torch.set_num_threads(1)  # for such a small network, more threads bring little
+    torch.set_num_threads(1)  # more threads hardly speed up such a small network
 patients, new_patients = scan(count, 16, finer), scan(new_count, 17, finer)
 first, wide = patients[0], patients[1]
 resample = affordable(resample_spacing, wide["hu"].numpy(), list(wide["spacing"]), list(first["spacing"]), False)
@@ -954,7 +962,7 @@ for name, rows in table.items():
 # The atlas is a serious baseline: bodies are similar, and the lungs are in nearly the same position in all patients.
 # Where is position not enough? Look at the columns of spleen and kidneys. These organs are small, and their position
 # varies between patients. An error of one voxel along the outline lowers the Dice of a small organ more than that of a
-# large one. So compare the two rows within a column, but not the columns with each other.
+# large organ. So compare the two rows within a column, but not the columns with each other.
 #
 # The patients are synthetic, and none of these results has a medical meaning. They only show that the parts of the
 # pipeline work together: spacing, plan, strides, loss and metric. In one run on a CPU we measured a mean Dice of 0.85
@@ -988,8 +996,9 @@ show(
 #
 # Enter the path of a photograph in the cell, and the position of your click. With a GPU, the original SAM with ViT-B
 # predicts the masks. Its weights (375 MB) are downloaded from the authors' address the first time. Without a GPU or
-# without a connection, the small SAM is used. It was trained on synthetic scenes only. Try it on a photograph: its
-# masks show that zero-shot use depends on the training data. Without a path, the cell uses a synthetic street.
+# without an internet connection, the cell uses the small SAM, which was trained on synthetic scenes only. Try the small
+# SAM on a photograph: its masks show that zero-shot transfer depends on the training data. Without a path, the cell
+# uses a synthetic street.
 
 # %% name="own" role="train"
 from PIL import Image
@@ -1038,13 +1047,13 @@ show(fig, alt=f"An image with a click, and three masks predicted by {model_name}
 # of every click would mean nothing to these weights.
 # </details>
 #
-# **3.** Find the error: "In training, the mask with the highest predicted IoU is trained, because it is the one that
-# is shown."
+# **3.** Find the error: "In training, the mask with the highest predicted IoU is trained, because this is the mask that
+# the user sees."
 #
 # <details><summary>Answer</summary>
-# The mask with the smallest loss is trained. At first the predicted IoUs are meaningless, and a mask that is chosen by
-# chance could be the only one that is ever trained. The predicted IoU determines the mask at inference, where there is
-# no ground truth.
+# The mask with the smallest loss is trained. At first the predicted IoUs are meaningless. If they decided which mask is
+# trained, a mask that is chosen by chance could be the only one that is ever trained. The predicted IoU selects the
+# mask only at inference, where there is no ground truth.
 # </details>
 #
 # **4.** A mask has a stability of 1, and its actual IoU is 0.1. How is this possible?
@@ -1067,9 +1076,10 @@ show(fig, alt=f"An image with a click, and three masks predicted by {model_name}
 # contain more information than before?
 #
 # <details><summary>Answer</summary>
-# No. The ratio of the spacings is 5, which is more than 3, so 400 of the 500 slices are copies. The labels of these
-# slices are copies too, so a Dice computed on them is not the Dice on the slices that were annotated. Therefore
-# predictions are resampled back to the spacing of the scan before they are evaluated.
+# No. The ratio of the spacings is 5, which is more than 3, so each new slice is a copy of the nearest old slice, and
+# 400 of the 500 slices are duplicates. The labels of these slices are copies too, so a Dice computed on them is not the
+# Dice on the slices that were annotated. Therefore predictions are resampled back to the spacing of the scan before
+# they are evaluated.
 # </details>
 #
 # **7.** Find the error: "The volume has 24 slices, 5 mm apart, and pixels of 1 mm. All three axes are pooled five
@@ -1085,12 +1095,12 @@ show(fig, alt=f"An image with a click, and three masks predicted by {model_name}
 # %% [markdown] name="next"
 # ## What next
 #
-# - [The pages of chapter 16](../course/16-promptable/index.md): SAM, the annotation loop, volumes, and nnU-Net.
+# - Read [the pages of chapter 16](../course/16-promptable/index.md): SAM, the annotation loop, volumes, and nnU-Net.
 # - SAM's own thresholds are 0.88 for the predicted IoU and 0.95 for the stability. Ours are 0.4 and 0.5, because the
 #   network is small. Change `MIN_STABILITY` to 0.8, and then to 0. How many masks are kept, and how many objects are
 #   segmented?
-# - Change the figure of exercise 2 so that the click means the object in nine of ten training examples. What are the
-#   predicted IoUs now?
+# - Change the training in the figure of exercise 2 so that the click means the object in nine of ten examples. What are
+#   the predicted IoUs now?
 # - Use `plan_unet` for volumes of your own. Which axis waits?
 # - **The capstone.** You have now worked with data, losses, networks, metrics and labels. Choose a problem of your own
 #   and solve it, from the images to a report: see [the capstone's notebook](capstone.ipynb) and [its
