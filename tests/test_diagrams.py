@@ -57,6 +57,8 @@ def small() -> Diagram:
         ((2, 8, 2, 3), "8 channels, 1/16"),
         ((1, 8, 11, 16), "8 channels, 1/3"),  # an odd size, rounded
         ((1, 8, 14, 14), "8 × 14 × 14"),  # no stride: pooled regions
+        ((1, 8, 16, 16), "8 × 16 × 16"),  # a stride on one axis only
+        ((1, 1, 16, 24), "1 channel, 1/2"),
         ((1, 100, 256), "100 × 256"),
         ((5, 4), "4"),
         ((), "scalar"),

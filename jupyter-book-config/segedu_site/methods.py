@@ -55,7 +55,7 @@ PEERS = {
     "transformers": "transformers",
     "ultralytics": "ultralytics",
 }
-MADE_FOR = {"scenes_vit": "dino"}  # small weights that are not called as their method
+MADE_FOR = {"scenes_vit": "dino", "street_fcn8": "fcn"}  # small weights that are not called as their method
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class Diagram:
         fontsize: float = 9,
     ) -> None:
         self.shapes = dict(shapes or {})
-        self.image_height = None if image is None else image.shape[-2]
+        self.image_size = None if image is None else image.shape[-2:]
         self.spacing, self.fontsize = spacing, fontsize
         self.boxes: dict[str, dict[str, Any]] = {}
         self.arrows: list[dict[str, Any]] = []
@@ -135,10 +135,13 @@ class Diagram:
     def size_text(self, shape: Sequence[int]) -> str:
         """A shape in words: channels and stride of a map, number and channels of a list of vectors."""
         if len(shape) == 4:
-            channels, height = shape[1], shape[2]
-            stride = 0 if self.image_height is None else round(self.image_height / height)
-            if not stride or height not in (self.image_height // stride, -(-self.image_height // stride)):
-                return f"{channels} × {height} × {shape[3]}"
+            channels, height, width = shape[1:]
+            stride = 0 if self.image_size is None else round(self.image_size[0] / height)
+            if not stride or any(
+                side not in (full // stride, -(-full // stride))
+                for side, full in zip((height, width), self.image_size, strict=True)
+            ):
+                return f"{channels} × {height} × {width}"
             words = f"{channels} channel" if channels == 1 else f"{channels} channels"
             return f"{words}, 1/{stride}" if stride > 1 else words
         if len(shape) == 3:
