@@ -22,8 +22,7 @@ EVERYDAY = {
 }
 # Uses in another meaning than that of the glossary: page -> entries.
 OTHERWISE = {
-    "02-clustering/watershed.md": {"mean IoU"},  # the mean over objects or images, not over classes
-    "09-distances/stardist.md": {"mean IoU"},
+    "09-distances/stardist.md": {"mean IoU"},  # the mean over objects or images, not over classes
     "13-metrics/index.md": {"mean IoU"},
     "14-top-down/roi-align.md": {"mean IoU"},
     "14-top-down/yolact.md": {"mean IoU"},
