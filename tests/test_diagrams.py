@@ -34,6 +34,23 @@ def test_shapes_of_modules_lists_and_dicts():
     assert not net.stem._forward_hooks, "the hooks stay"
 
 
+def test_shapes_of_another_method():
+    net = Net()
+    net.twice = lambda images: {"first": net.stem(images), "second": net.again(net.stem(images))}
+    shapes = output_shapes(net, torch.zeros(1, 3, 32, 48), method="twice")
+    assert shapes["first"] == shapes["again"] == (1, 8, 16, 24) and "levels.0" not in shapes
+
+
+@pytest.mark.parametrize(("rows", "text"), [(180, "8 channels, 1/2"), (23, "8 channels, 1/16"), (12, "8 channels, 1/32")])
+def test_strides_where_each_pooling_rounds_up(rows, text):
+    assert Diagram(image=torch.zeros(1, 3, 360, 480)).size_text((1, 8, rows, rows)) == text
+
+
+@pytest.mark.parametrize("cells", [1, 2, 3, 6])
+def test_pooled_regions_have_no_stride(cells):
+    assert Diagram(image=torch.zeros(1, 3, 473, 473)).size_text((1, 8, cells, cells)) == f"8 × {cells} × {cells}"
+
+
 def test_hooks_are_removed_when_the_network_fails():
     net = Net()
     with pytest.raises(RuntimeError):

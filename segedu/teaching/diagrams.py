@@ -33,6 +33,7 @@ ROLES = {
     "backbone": ("#cfe5f5", "backbone or encoder"),
     "neck": ("#cdebd8", "neck or decoder"),
     "transformer": ("#e9d7f0", "attention"),
+    "layer": ("#cfe5f5", "layers with weights"),
     "head": ("#fbdcb4", "head"),
     "operation": ("#ececec", "operation without weights"),
     "loss": ("#f6cfc6", "loss, in training only"),
@@ -41,10 +42,19 @@ OPAQUE = {"bbox": {"fc": "white", "lw": 0, "pad": 1}, "zorder": 3}
 WIDTH, HEIGHT = 1.6, 0.6  # of a box, in inches
 
 
-def output_shapes(net: nn.Module, *inputs: Any, **options: Any) -> dict[str, tuple[int, ...]]:
+def output_shapes(
+    net: nn.Module, *inputs: Any, method: str = "forward", **options: Any
+) -> dict[str, tuple[int, ...]]:
     """Return the shape of what each module of a network returned last, in one forward pass without gradients.
 
-    Of a module that returns a list or a dict, its tensors have the names `module.0`, `module.1` or `module.key`.
+    Of a module that returns a list or a dict, its tensors have the names `module.0`, `module.1` or `module.key`. A
+    network built on the device "meta" computes nothing, so that networks of any size take no memory and no time.
+
+    Args:
+        net: in eval mode.
+        *inputs: of the method.
+        method: for example "forward_with_aux", which also runs the heads that only training needs.
+        **options: of the method.
 
     >>> output_shapes(nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2)), torch.zeros(1, 3, 6, 6))
     {'0': (1, 8, 4, 4), '1': (1, 8, 2, 2), '': (1, 8, 2, 2)}
@@ -67,7 +77,10 @@ def output_shapes(net: nn.Module, *inputs: Any, **options: Any) -> dict[str, tup
     ]
     try:
         with torch.no_grad():
-            net(*inputs, **options)
+            if method == "forward":
+                net(*inputs, **options)
+            else:
+                record("", getattr(net, method)(*inputs, **options))
     finally:
         for hook in hooks:
             hook.remove()
@@ -136,8 +149,8 @@ class Diagram:
         """A shape in words: channels and stride of a map, number and channels of a list of vectors."""
         if len(shape) == 4:
             channels, height = shape[1], shape[2]
-            stride = 0 if self.image_height is None else round(self.image_height / height)
-            if not stride or height not in (self.image_height // stride, -(-self.image_height // stride)):
+            stride = 0 if self.image_height is None else _stride(self.image_height, height)
+            if not stride:
                 return f"{channels} × {height} × {shape[3]}"
             return f"{channels} channels, 1/{stride}" if stride > 1 else f"{channels} channels"
         if len(shape) == 3:
@@ -258,6 +271,18 @@ class Diagram:
                     f"the text of box {key!r} needs {width:.2f} x {height:.2f} inches, its box has {room[0]} x "
                     f"{room[1]}; shorten the text or enlarge the box"
                 )
+
+
+def _stride(image_height: int, height: int) -> int:
+    """Stride of a map, 0 for a map without one, such as pooled regions.
+
+    A power of two is preferred: 12 of 360 rows are 1/32 and not 1/30, because each pooling rounds up.
+    """
+    nearest = round(image_height / height)
+    for stride in (*(2**n for n in range(8)), nearest if nearest <= 16 else 0):
+        if stride and height in (image_height // stride, -(-image_height // stride)):
+            return stride
+    return 0
 
 
 def _draw_arrow(
