@@ -42,9 +42,7 @@ OPAQUE = {"bbox": {"fc": "white", "lw": 0, "pad": 1}, "zorder": 3}
 WIDTH, HEIGHT = 1.6, 0.6  # of a box, in inches
 
 
-def output_shapes(
-    net: nn.Module, *inputs: Any, method: str = "forward", **options: Any
-) -> dict[str, tuple[int, ...]]:
+def output_shapes(net: nn.Module, *inputs: Any, method: str = "forward", **options: Any) -> dict[str, tuple[int, ...]]:
     """Return the shape of what each module of a network returned last, in one forward pass without gradients.
 
     Of a module that returns a list or a dict, its tensors have the names `module.0`, `module.1` or `module.key`. A
@@ -119,6 +117,7 @@ class Diagram:
         role: str,
         shape: Sequence[int] | None = None,
         size: tuple[float, float] = (WIDTH, HEIGHT),
+        stride: bool = True,
     ) -> None:
         """Add a box.
 
@@ -129,30 +128,37 @@ class Diagram:
             role: a key of `ROLES`, which decides the colour.
             shape: of the tensor that leaves the box, (B, C, H, W) or (B, N, C); None writes no size.
             size: width and height in inches.
+            stride: whether the size of a map is its stride; False writes rows and columns, as for pooled regions.
         """
         if key in self.boxes:
             raise ValueError(f"key {key!r} is used by two boxes")
         if role not in ROLES:
             raise ValueError(f"role is {role!r}, expected one of {', '.join(ROLES)}")
-        lines = text if shape is None else f"{text}\n{self.size_text(shape)}"
+        lines = text if shape is None else f"{text}\n{self.size_text(shape, stride)}"
         self.boxes[key] = {"text": lines, "at": at, "role": role, "size": size}
 
     def module(
-        self, name: str, text: str, at: tuple[float, float], role: str, size: tuple[float, float] = (WIDTH, HEIGHT)
+        self,
+        name: str,
+        text: str,
+        at: tuple[float, float],
+        role: str,
+        size: tuple[float, float] = (WIDTH, HEIGHT),
+        stride: bool = True,
     ) -> None:
         """Add a box for a module of the network, with the size of its output. Its key is the module's name."""
         if name not in self.shapes:
             raise KeyError(f"the network returned nothing named {name!r}; it has {', '.join(sorted(self.shapes)[:40])}")
-        self.box(name, text, at, role, self.shapes[name], size)
+        self.box(name, text, at, role, self.shapes[name], size, stride)
 
-    def size_text(self, shape: Sequence[int]) -> str:
+    def size_text(self, shape: Sequence[int], stride: bool = True) -> str:
         """A shape in words: channels and stride of a map, number and channels of a list of vectors."""
         if len(shape) == 4:
             channels, height = shape[1], shape[2]
-            stride = 0 if self.image_height is None else _stride(self.image_height, height)
-            if not stride:
+            step = _stride(self.image_height, height) if stride and self.image_height is not None else 0
+            if not step:
                 return f"{channels} × {height} × {shape[3]}"
-            return f"{channels} channels, 1/{stride}" if stride > 1 else f"{channels} channels"
+            return f"{channels} channels, 1/{step}" if step > 1 else f"{channels} channels"
         if len(shape) == 3:
             return f"{shape[1]} × {shape[2]}"
         return " × ".join(map(str, shape[1:])) or "scalar"
@@ -184,7 +190,7 @@ class Diagram:
         self.arrows.append({"start": start, "end": end, "text": text, "dashed": dashed, "bend": bend, "shift": shift})
 
     def frame(self, title: str, keys: Sequence[str]) -> None:
-        """Draw a thin frame with a title around some boxes."""
+        """Draw a thin frame with a title around some boxes and the arrows between them."""
         self.frames.append((title, list(keys)))
 
     def _extent(self, key: str) -> tuple[float, float, float, float]:
@@ -206,10 +212,13 @@ class Diagram:
         if arrow["bend"]:
             over = arrow["bend"] == "over"
             level = max(t1, t2) + 0.28 if over else min(b1, b2) - 0.28
+            # not at the centres, so that an arrow that arrives and one that leaves the same box do not touch
+            sign = 1 if right else -1
+            x1, x2 = x1 + sign * (r1 - l1) / 5, x2 - sign * (r2 - l2) / 5
             return [(x1, t1 if over else b1), (x1, level), (x2, level), (x2, t2 if over else b2)]
         # straight: between the facing sides, at a height or column that both boxes share where there is one
         low, high = max(b1, b2), min(t1, t2)
-        if low < high and (l2 >= r1 or l1 >= r2):
+        if high - low > 0.4 * min(t1 - b1, t2 - b2) and (l2 >= r1 or l1 >= r2):
             level = (low + high) / 2
             return [(r1 if right else l1, level), (l2 if right else r2, level)]
         left, far = max(l1, l2), min(r1, r2)
@@ -226,7 +235,10 @@ class Diagram:
         """
         extents = {key: self._extent(key) for key in self.boxes}
         paths = [self._path(arrow) for arrow in self.arrows]
-        framed = {title: _around([extents[key] for key in keys]) for title, keys in self.frames}
+        framed = {}
+        for title, keys in self.frames:
+            inside = [p for arrow, path in zip(self.arrows, paths, strict=True) for p in path if _joins(arrow, keys)]
+            framed[title] = _around([*(extents[key] for key in keys), *((x, y, x, y) for x, y in inside)])
         corners = [*extents.values(), *framed.values(), *((x, y, x, y) for path in paths for x, y in path)]
         left, bottom, right, top = _bounds(corners)
         left, bottom, right, top = left - 0.12, bottom - 0.5, right + 0.12, top + 0.12
@@ -274,12 +286,11 @@ class Diagram:
 
 
 def _stride(image_height: int, height: int) -> int:
-    """Stride of a map, 0 for a map without one, such as pooled regions.
+    """Stride of a map; 0 if no integer fits.
 
     A power of two is preferred: 12 of 360 rows are 1/32 and not 1/30, because each pooling rounds up.
     """
-    nearest = round(image_height / height)
-    for stride in (*(2**n for n in range(8)), nearest if nearest <= 16 else 0):
+    for stride in (*(2**n for n in range(8)), round(image_height / height)):
         if stride and height in (image_height // stride, -(-image_height // stride)):
             return stride
     return 0
@@ -299,6 +310,10 @@ def _draw_arrow(
         ax.text(x + 0.05, y, arrow["text"], ha="left", va="center", color=INK, **small)
     else:
         ax.text(x, y + 0.03, arrow["text"], ha="center", va="bottom", color=INK, **small)
+
+
+def _joins(arrow: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    return arrow["start"] in keys and arrow["end"] in keys
 
 
 def _length(start: tuple[float, float], end: tuple[float, float]) -> float:
