@@ -34,6 +34,34 @@ def test_shapes_of_modules_lists_and_dicts():
     assert not net.stem._forward_hooks, "the hooks stay"
 
 
+def test_shapes_of_another_method():
+    net = Net()
+    net.twice = lambda images: {"first": net.stem(images), "second": net.again(net.stem(images))}
+    shapes = output_shapes(net, torch.zeros(1, 3, 32, 48), method="twice")
+    assert shapes["first"] == shapes["again"] == (1, 8, 16, 24) and "levels.0" not in shapes
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"), [(180, "8 channels, 1/2"), (23, "8 channels, 1/16"), (12, "8 channels, 1/32")]
+)
+def test_strides_where_each_pooling_rounds_up(rows, text):
+    assert Diagram(image=torch.zeros(1, 3, 360, 360)).size_text((1, 8, rows, rows)) == text
+
+
+def test_pooled_regions_without_a_stride():
+    diagram = Diagram(image=torch.zeros(1, 3, 473, 473))
+    diagram.box("pooled", "means", (0, 0), "operation", (1, 8, 3, 3), stride=False)
+    assert diagram.boxes["pooled"]["text"] == "means\n8 × 3 × 3"
+
+
+def test_a_frame_contains_the_arrows_between_its_boxes():
+    diagram = small()
+    diagram.arrow("image", "stem", bend="over")
+    diagram.frame("both", ["image", "stem"])
+    frame = diagram.figure().axes[0].patches[0]
+    assert frame.get_y() + frame.get_height() > max(y for _, y in diagram._path(diagram.arrows[0])) + 0.2
+
+
 def test_hooks_are_removed_when_the_network_fails():
     net = Net()
     with pytest.raises(RuntimeError):

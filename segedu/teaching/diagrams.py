@@ -33,6 +33,7 @@ ROLES = {
     "backbone": ("#cfe5f5", "backbone or encoder"),
     "neck": ("#cdebd8", "neck or decoder"),
     "transformer": ("#e9d7f0", "attention"),
+    "layer": ("#cfe5f5", "layers with weights"),
     "head": ("#fbdcb4", "head"),
     "operation": ("#ececec", "operation without weights"),
     "loss": ("#f6cfc6", "loss, in training only"),
@@ -41,10 +42,17 @@ OPAQUE = {"bbox": {"fc": "white", "lw": 0, "pad": 1}, "zorder": 3}
 WIDTH, HEIGHT = 1.6, 0.6  # of a box, in inches
 
 
-def output_shapes(net: nn.Module, *inputs: Any, **options: Any) -> dict[str, tuple[int, ...]]:
+def output_shapes(net: nn.Module, *inputs: Any, method: str = "forward", **options: Any) -> dict[str, tuple[int, ...]]:
     """Return the shape of what each module of a network returned last, in one forward pass without gradients.
 
-    Of a module that returns a list or a dict, its tensors have the names `module.0`, `module.1` or `module.key`.
+    Of a module that returns a list or a dict, its tensors have the names `module.0`, `module.1` or `module.key`. A
+    network built on the device "meta" computes nothing, so that networks of any size take no memory and no time.
+
+    Args:
+        net: in eval mode.
+        *inputs: of the method.
+        method: for example "forward_with_aux", which also runs the heads that only training needs.
+        **options: of the method.
 
     >>> output_shapes(nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2)), torch.zeros(1, 3, 6, 6))
     {'0': (1, 8, 4, 4), '1': (1, 8, 2, 2), '': (1, 8, 2, 2)}
@@ -67,7 +75,10 @@ def output_shapes(net: nn.Module, *inputs: Any, **options: Any) -> dict[str, tup
     ]
     try:
         with torch.no_grad():
-            net(*inputs, **options)
+            if method == "forward":
+                net(*inputs, **options)
+            else:
+                record("", getattr(net, method)(*inputs, **options))
     finally:
         for hook in hooks:
             hook.remove()
@@ -106,6 +117,7 @@ class Diagram:
         role: str,
         shape: Sequence[int] | None = None,
         size: tuple[float, float] = (WIDTH, HEIGHT),
+        stride: bool = True,
     ) -> None:
         """Add a box.
 
@@ -116,34 +128,38 @@ class Diagram:
             role: a key of `ROLES`, which decides the colour.
             shape: of the tensor that leaves the box, (B, C, H, W) or (B, N, C); None writes no size.
             size: width and height in inches.
+            stride: whether the size of a map is its stride; False writes rows and columns, as for pooled regions.
         """
         if key in self.boxes:
             raise ValueError(f"key {key!r} is used by two boxes")
         if role not in ROLES:
             raise ValueError(f"role is {role!r}, expected one of {', '.join(ROLES)}")
-        lines = text if shape is None else f"{text}\n{self.size_text(shape)}"
+        lines = text if shape is None else f"{text}\n{self.size_text(shape, stride)}"
         self.boxes[key] = {"text": lines, "at": at, "role": role, "size": size}
 
     def module(
-        self, name: str, text: str, at: tuple[float, float], role: str, size: tuple[float, float] = (WIDTH, HEIGHT)
+        self,
+        name: str,
+        text: str,
+        at: tuple[float, float],
+        role: str,
+        size: tuple[float, float] = (WIDTH, HEIGHT),
+        stride: bool = True,
     ) -> None:
         """Add a box for a module of the network, with the size of its output. Its key is the module's name."""
         if name not in self.shapes:
             raise KeyError(f"the network returned nothing named {name!r}; it has {', '.join(sorted(self.shapes)[:40])}")
-        self.box(name, text, at, role, self.shapes[name], size)
+        self.box(name, text, at, role, self.shapes[name], size, stride)
 
-    def size_text(self, shape: Sequence[int]) -> str:
+    def size_text(self, shape: Sequence[int], stride: bool = True) -> str:
         """A shape in words: channels and stride of a map, number and channels of a list of vectors."""
         if len(shape) == 4:
             channels, height, width = shape[1:]
-            stride = 0 if self.image_size is None else round(self.image_size[0] / height)
-            if not stride or any(
-                side not in (full // stride, -(-full // stride))
-                for side, full in zip((height, width), self.image_size, strict=True)
-            ):
+            step = _stride(self.image_size, (height, width)) if stride and self.image_size is not None else 0
+            if not step:
                 return f"{channels} × {height} × {width}"
             words = f"{channels} channel" if channels == 1 else f"{channels} channels"
-            return f"{words}, 1/{stride}" if stride > 1 else words
+            return f"{words}, 1/{step}" if step > 1 else words
         if len(shape) == 3:
             return f"{shape[1]} × {shape[2]}"
         return " × ".join(map(str, shape[1:])) or "scalar"
@@ -175,7 +191,7 @@ class Diagram:
         self.arrows.append({"start": start, "end": end, "text": text, "dashed": dashed, "bend": bend, "shift": shift})
 
     def frame(self, title: str, keys: Sequence[str]) -> None:
-        """Draw a thin frame with a title around some boxes."""
+        """Draw a thin frame with a title around some boxes and the arrows between them."""
         self.frames.append((title, list(keys)))
 
     def _extent(self, key: str) -> tuple[float, float, float, float]:
@@ -197,10 +213,13 @@ class Diagram:
         if arrow["bend"]:
             over = arrow["bend"] == "over"
             level = max(t1, t2) + 0.28 if over else min(b1, b2) - 0.28
+            # not at the centres, so that an arrow that arrives and one that leaves the same box do not touch
+            sign = 1 if right else -1
+            x1, x2 = x1 + sign * (r1 - l1) / 5, x2 - sign * (r2 - l2) / 5
             return [(x1, t1 if over else b1), (x1, level), (x2, level), (x2, t2 if over else b2)]
         # straight: between the facing sides, at a height or column that both boxes share where there is one
         low, high = max(b1, b2), min(t1, t2)
-        if low < high and (l2 >= r1 or l1 >= r2):
+        if high - low > 0.4 * min(t1 - b1, t2 - b2) and (l2 >= r1 or l1 >= r2):
             level = (low + high) / 2
             return [(r1 if right else l1, level), (l2 if right else r2, level)]
         left, far = max(l1, l2), min(r1, r2)
@@ -217,7 +236,10 @@ class Diagram:
         """
         extents = {key: self._extent(key) for key in self.boxes}
         paths = [self._path(arrow) for arrow in self.arrows]
-        framed = {title: _around([extents[key] for key in keys]) for title, keys in self.frames}
+        framed = {}
+        for title, keys in self.frames:
+            inside = [p for arrow, path in zip(self.arrows, paths, strict=True) for p in path if _joins(arrow, keys)]
+            framed[title] = _around([*(extents[key] for key in keys), *((x, y, x, y) for x, y in inside)])
         corners = [*extents.values(), *framed.values(), *((x, y, x, y) for path in paths for x, y in path)]
         left, bottom, right, top = _bounds(corners)
         left, bottom, right, top = left - 0.12, bottom - 0.5, right + 0.12, top + 0.12
@@ -264,6 +286,18 @@ class Diagram:
                 )
 
 
+def _stride(image_size: Sequence[int], size: Sequence[int]) -> int:
+    """Stride of a map with these rows and columns; 0 if no integer fits both.
+
+    A power of two is preferred: 12 of 360 rows are 1/32 and not 1/30, because each pooling rounds up.
+    """
+    for stride in (*(2**n for n in range(8)), round(image_size[0] / size[0])):
+        pairs = zip(image_size, size, strict=True)
+        if stride and all(side in (full // stride, -(-full // stride)) for full, side in pairs):
+            return stride
+    return 0
+
+
 def _draw_arrow(
     ax: Axes, arrow: Mapping[str, Any], path: Sequence[tuple[float, float]], small: Mapping[str, float]
 ) -> None:
@@ -278,6 +312,10 @@ def _draw_arrow(
         ax.text(x + 0.05, y, arrow["text"], ha="left", va="center", color=INK, **small)
     else:
         ax.text(x, y + 0.03, arrow["text"], ha="center", va="bottom", color=INK, **small)
+
+
+def _joins(arrow: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    return arrow["start"] in keys and arrow["end"] in keys
 
 
 def _length(start: tuple[float, float], end: tuple[float, float]) -> float:
