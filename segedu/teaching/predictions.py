@@ -28,6 +28,7 @@ DENSITY = 200  # pixels per inch of the panels
 METRICS = {
     "mean_iou": "mean IoU",
     "dice": "mean Dice",
+    "foreground_iou": "foreground IoU",
     "instance_accuracy": "instance accuracy",
     "box_ap50": "box AP50",
     "mask_ap50": "mask AP50",
