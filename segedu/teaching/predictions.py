@@ -8,6 +8,8 @@ The pages show the networks of `segedu.weights.own.recipes` in this way, so no p
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +88,8 @@ def rank_predictions(name: str, number: int = 20, seed: int = SEED) -> Ranked:
         raise ValueError(f"number is {number}, expected at least 3")
     log = json.loads((recipes.FOLDER / f"{name}.json").read_text())
     recipe, model = load_recipe(log["method"], log["data"]), load(name)
-    scenes = _only_group(recipe.sets(seed, None, train=1, held_out=number))
+    with contextlib.redirect_stderr(io.StringIO()):  # a page refuses the progress bar of the drawing
+        scenes = _only_group(recipe.sets(seed, None, train=1, held_out=number))
     scored = []
     for image, target in scenes:
         prediction = recipe.task.predict(model, image, postprocess=recipe.postprocess)
@@ -131,11 +134,11 @@ def draw_predictions(ranked: Ranked) -> Figure:
 
 def _rendered(figure: Figure) -> np.ndarray:
     """The pixels of a figure."""
-    figure.set_dpi(DENSITY)
-    figure.canvas.draw()
-    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DENSITY, bbox_inches="tight", pad_inches=0.05)
     plt.close(figure)
-    return _cropped(pixels)
+    buffer.seek(0)
+    return _cropped((plt.imread(buffer)[..., :3] * 255).round().astype(np.uint8))
 
 
 def _cropped(pixels: np.ndarray, margin: int = 8) -> np.ndarray:
