@@ -77,10 +77,8 @@ for ax, title in zip(axes, ("ground truth", "detections and their scores"), stri
     ax.set_axis_off()
 draw_boxes(axes[0], scene["boxes"], range(len(scene["boxes"])), ec="black")
 draw_boxes(axes[1], detections["boxes"], [f"{s:.2f}" for s in detections["scores"]], ec="#0072B2", ls="--")
-show(
-    fig,
-    alt=f"{len(scene['boxes'])} shapes with their ground-truth boxes, and {len(detections['boxes'])} detected boxes.",
-)
+counts = len(scene["boxes"]), len(detections["boxes"])
+show(fig, alt=f"{counts[0]} shapes with their ground-truth boxes, and {counts[1]} detected boxes.")
 
 # %% [markdown] name="match_idea"
 # ## 1. Matching detections to objects (4 points)
