@@ -108,7 +108,9 @@ def cached_streets(number: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def draw_streets(number: int, seed: int) -> tuple[Tensor, Tensor]:
     """Images (N, 3, H, W) and classes (N, H, W), uint8."""
-    scenes = [draw_street((seed, i)) for i in tqdm(range(number), desc="draw streets", unit="scene", leave=False)]
+    short = number < 50  # a bar is for what takes more than a few seconds
+    seeds = tqdm(range(number), desc="draw streets", unit="scene", leave=False, disable=short)
+    scenes = [draw_street((seed, i)) for i in seeds]
     images = torch.stack([(scene["image"] * 255).round().to(torch.uint8) for scene in scenes])
     return images, torch.stack([scene["semantic"].to(torch.uint8) for scene in scenes])
 

@@ -213,8 +213,10 @@ def draw_panoptic(image: Tensor, target: dict[str, Any], prediction: dict[str, A
 
 
 def draw_detections(image: Tensor, target: dict[str, Tensor], prediction: dict[str, Tensor]) -> Figure:
-    """Boxes in the colours of their classes, and masks where there are any."""
-    drawn = {key: value[prediction["scores"] >= DRAWN_SCORE] for key, value in prediction.items()}
+    """Boxes in the colours of their classes, and masks where there are any; the most confident are drawn last."""
+    rising = prediction["scores"].argsort()
+    rising = rising[prediction["scores"][rising] >= DRAWN_SCORE]
+    drawn = {key: value[rising] for key, value in prediction.items()}
     counts = [len(target["labels"]), len(drawn["labels"])]
     figure = _draw_side_by_side(image, target.get("masks"), drawn.get("masks"), counts)
     colours = palette(max([1, *target["labels"].tolist(), *drawn["labels"].tolist()]))
