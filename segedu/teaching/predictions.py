@@ -8,9 +8,9 @@ The pages show the networks of `segedu.weights.own.recipes` in this way, so no p
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,16 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from torch import Tensor
 
+from segedu.metrics.confusion import confusion_matrix
+from segedu.metrics.semantic import iou_per_class_from_confusion
 from segedu.recipes.data import Sets
 from segedu.recipes.recipe import Recipe, load_recipe
+from segedu.weights.catalogue_recipes import FILES
 from segedu.weights.own import recipes
 from segedu.weights.pretrained import load
 
 SEED = 31  # of the scenes; recipes are trained and evaluated with the seeds 0, 1 and 2
-DENSITY = 200  # pixels per inch of the panels
+DPI = 200  # of the panels
 METRICS = {
     "mean_iou": "mean IoU",
     "dice": "mean Dice",
@@ -83,13 +86,17 @@ def rank_predictions(name: str, number: int = 20, seed: int = SEED) -> Ranked:
         name: of the weights, a key of `segedu.weights.catalogue_recipes.FILES`.
         number: of scenes, at least 3.
         seed: of the scenes.
+
+    Raises:
+        ValueError: no recipe's network has this name, or there are fewer than three scenes.
     """
+    if name not in FILES:
+        raise ValueError(f"name is {name!r}, expected one of {', '.join(FILES)}")
     if number < 3:
         raise ValueError(f"number is {number}, expected at least 3")
     log = json.loads((recipes.FOLDER / f"{name}.json").read_text())
     recipe, model = load_recipe(log["method"], log["data"]), load(name)
-    with contextlib.redirect_stderr(io.StringIO()):  # a page refuses the progress bar of the drawing
-        scenes = _only_group(recipe.sets(seed, None, train=1, held_out=number))
+    scenes = _only_group(recipe.sets(seed, None, train=1, held_out=number))
     scored = []
     for image, target in scenes:
         prediction = recipe.task.predict(model, image, postprocess=recipe.postprocess)
@@ -116,6 +123,24 @@ def _score(recipe: Recipe, image: Tensor, target: Any, prediction: Any) -> float
     return recipe.task.measure(lambda _: prediction, one, len(recipe.classes))["new"]["all"][recipe.metric]
 
 
+def lowest_ious(example: Example, classes: Sequence[str], number: int = 4) -> str:
+    """List the classes of a semantic scene with the lowest IoU, with their pixels in ground truth and prediction.
+
+    Args:
+        example: target and prediction are classes (H, W), 255 is ignored in the target.
+        classes: names of the K classes.
+        number: how many classes to list; classes that occur in neither map are left out.
+
+    Returns:
+        Text such as "boat 0.00 (120 / 0), car 0.31 (800 / 1210)".
+    """
+    matrix = confusion_matrix(example.prediction, example.target, len(classes), ignore_index=255)
+    ious = iou_per_class_from_confusion(matrix).tolist()
+    rows = zip(ious, classes, matrix.sum(dim=1).tolist(), matrix.sum(dim=0).tolist(), strict=True)
+    lowest = sorted(row for row in rows if row[2] + row[3] > 0)[:number]
+    return ", ".join(f"{name} {iou:.2f} ({target} / {predicted})" for iou, name, target, predicted in lowest)
+
+
 def draw_predictions(ranked: Ranked) -> Figure:
     """Draw the examples below each other, each as `draw` of the recipe's task does, with its score beside it."""
     strips = [_rendered(ranked.recipe.task.draw(one.image, one.target, one.prediction)) for one in ranked.examples]
@@ -135,7 +160,7 @@ def draw_predictions(ranked: Ranked) -> Figure:
 def _rendered(figure: Figure) -> np.ndarray:
     """The pixels of a figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DENSITY, bbox_inches="tight", pad_inches=0.05)
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.05)
     plt.close(figure)
     buffer.seek(0)
     return _cropped((plt.imread(buffer)[..., :3] * 255).round().astype(np.uint8))
