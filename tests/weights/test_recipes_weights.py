@@ -15,6 +15,8 @@ from segedu.weights import WEIGHTS, load
 from segedu.weights.catalogue_recipes import FILES
 from segedu.weights.own import making, recipes
 
+# The recipe's target is 0.70, and its three seeds once ended at 0.716 to 0.719; this run, and its repetition, at 0.69.
+BELOW_TARGET = {"street_res_unet"}
 each = pytest.mark.parametrize("name", FILES)
 
 
@@ -36,7 +38,8 @@ def test_the_log_is_of_the_recipe_as_it_is(name: str) -> None:
     assert pooch.file_hash(file) == WEIGHTS[name].sha256
     assert file.stat().st_size == pytest.approx(WEIGHTS[name].mebibytes * 2**20, rel=0.02)
     baseline = next(iter(log["on_new_scenes"]))
-    assert score(log, "in half precision") > max(recipe.target - 0.02, score(log, baseline) + 0.1)
+    assert score(log, "in half precision") > score(log, baseline) + 0.1
+    assert (score(log, "in half precision") >= recipe.target) == (name not in BELOW_TARGET)
 
 
 @each
@@ -48,7 +51,12 @@ def test_the_file_loads_in_full_precision_and_predicts(name: str) -> None:
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters()) and not model.training
     recipe = load_recipe(log["method"], log["data"])
     shape = (1, 16, 32, 32) if log["data"] == "volume" else (3, 64, 96)
-    assert recipe.task.predict(model, torch.rand(*shape), postprocess=recipe.postprocess) is not None
+    prediction = recipe.task.predict(model, torch.rand(*shape), postprocess=recipe.postprocess)
+    if isinstance(prediction, dict) and "boxes" in prediction:
+        assert prediction["boxes"].shape == (len(prediction["scores"]), 4) and prediction["boxes"].isfinite().all()
+    else:
+        labels = prediction["panoptic_seg"] if isinstance(prediction, dict) else prediction
+        assert labels.shape == shape[1:] and not labels.is_floating_point() and labels.min() >= 0
 
 
 def test_a_short_run_writes_both_files(tmp_path) -> None:

@@ -1,7 +1,7 @@
 """The networks of the recipes, trained once, for the pages that show what a trained network predicts.
 
 `python -m segedu.weights.own.recipes street_fcn8` makes street_fcn8.safetensors and its log, street_fcn8.json, again:
-exactly the run of `segedu train fcn8 --data street --accelerator cpu`, stored in half precision. Without a name, it
+the run of `segedu train fcn8 --data street --accelerator cpu`, stored in half precision. Without a name, it
 makes those that are missing. The log has the figures of the stored file on new scenes, beside the plain baseline's.
 """
 
