@@ -90,7 +90,7 @@ class Diagram:
 
     Args:
         shapes: what `output_shapes` returned; needed by `module` only.
-        image: the image that went through the network, (B, C, H, W); strides are relative to its height.
+        image: the image that went through the network, (B, C, H, W); strides are relative to its height and width.
         spacing: distance between the centres of neighbouring columns and rows, in inches.
         fontsize: of the text in the boxes, in points.
     """

@@ -94,7 +94,7 @@ def lab_tools(lab: str, exercises: Sequence[Exercise], forbidden: Sequence[str] 
 
 
 def _running_cell() -> object:
-    """Identify the cell that runs; outside a notebook, every call is a cell of its own."""
+    """Identify the cell that runs; outside a notebook, every call counts as a new cell."""
     shell = getattr(builtins, "get_ipython", lambda: None)()
     return object() if shell is None else shell.execution_count
 
