@@ -11,14 +11,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
-from torch import Tensor
+from torch import Tensor, nn
 
 from segedu.metrics.confusion import confusion_matrix
 from segedu.metrics.semantic import iou_per_class_from_confusion
@@ -97,20 +97,32 @@ def rank_predictions(name: str, number: int = 20, seed: int = SEED) -> Ranked:
     log = json.loads((recipes.FOLDER / f"{name}.json").read_text())
     recipe, model = load_recipe(log["method"], log["data"]), load(name)
     scenes = _only_group(recipe.sets(seed, None, train=1, held_out=number))
-    scored = []
-    for image, target in scenes:
-        prediction = recipe.task.predict(model, image, postprocess=recipe.postprocess)
-        score = _score(recipe, image, target, prediction)
-        if score is not None:
-            scored.append((score, len(scored), image, target, prediction))
-    scored.sort(key=lambda one: one[:2])
-    picked = {"worst": scored[0], "median": scored[len(scored) // 2], "best": scored[-1]}
-    examples = tuple(Example(rank, *one[2:], score=one[0]) for rank, one in picked.items())
+    examples = score_scenes(recipe, model, scenes)
     baseline = next(iter(log["on_new_scenes"]))
     own, plain = (
         next(iter(log["on_new_scenes"][row].values()))["all"][recipe.metric] for row in ("in half precision", baseline)
     )
-    return Ranked(recipe, examples, len(scored), own, plain, baseline)
+    return Ranked(recipe, worst_median_best(examples), len(examples), own, plain, baseline)
+
+
+def score_scenes(recipe: Recipe, model: nn.Module, scenes: Sequence[tuple[Tensor, Any]]) -> list[Example]:
+    """Apply a network to scenes, pairs of an image and its ground truth; the lowest score is first.
+
+    Scenes for which the recipe's metric is undefined are left out.
+    """
+    examples = []
+    for image, target in scenes:
+        prediction = recipe.task.predict(model, image, postprocess=recipe.postprocess)
+        score = _score(recipe, image, target, prediction)
+        if score is not None:
+            examples.append(Example("", image, target, prediction, score))
+    return sorted(examples, key=lambda one: one.score)
+
+
+def worst_median_best(examples: Sequence[Example]) -> tuple[Example, ...]:
+    """Pick the first, the middle and the last of the examples of `score_scenes`."""
+    picked = {"worst": examples[0], "median": examples[len(examples) // 2], "best": examples[-1]}
+    return tuple(replace(one, rank=rank) for rank, one in picked.items())
 
 
 def _only_group(sets: Sets) -> list[tuple[Tensor, Any]]:
