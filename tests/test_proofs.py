@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +73,17 @@ def test_of_python_only_what_runs_counts(course):
     assert proofs.source_hash(course, ["a.py"]) == before
     (course / "a.py").write_text('"""Measured: 0.9."""\nx = 2')
     assert proofs.source_hash(course, ["a.py"]) != before
+
+
+def test_of_a_solution_the_digest_of_its_sources_does_not_count(course):
+    notebook = {"cells": [{"source": "x = 1"}], "metadata": {"segedu": {"lab": "01", "source": "abc"}}}
+    hashes = []
+    for lab, digest, code in (("01", "abc", "x = 1"), ("01", "def", "x = 1"), ("02", "abc", "x = 1"), ("01", "abc", "")):
+        notebook["metadata"]["segedu"] = {"lab": lab, "source": digest}
+        notebook["cells"][0]["source"] = code
+        (course / "a.ipynb").write_text(json.dumps(notebook))
+        hashes.append(proofs.source_hash(course, ["a.ipynb"]))
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 3
 
 
 def test_errors_say_what_is_expected(course):

@@ -10,6 +10,7 @@ import ast
 import csv
 import hashlib
 import io
+import json
 import os
 import re
 import shlex
@@ -125,7 +126,15 @@ def _imported_names(file: Path, _changed: int) -> frozenset[str]:
 
 @cache
 def _meaning(file: Path, _changed: int) -> bytes:
-    """The content of a file. For Python only what runs: a measured figure may be written into a docstring."""
+    """The content of a file. For Python only what runs: a measured figure may be written into a docstring.
+
+    A solution's notebook names the digest of the sources that it was executed from. The digest is left out: a claim
+    lists the sources that matter to it, and only these make it stale.
+    """
+    if file.suffix == ".ipynb":
+        notebook = json.loads(file.read_bytes())
+        notebook.get("metadata", {}).get("segedu", {}).pop("source", None)
+        return json.dumps(notebook, sort_keys=True).encode()
     if file.suffix != ".py":
         return file.read_bytes()
     tree = ast.parse(file.read_bytes())
