@@ -39,6 +39,17 @@ def test_the_picture_has_a_row_per_scene(ranked) -> None:
     assert all(axis.images[0].get_array().std() > 0 for axis in figure.axes)
 
 
+def test_the_legend_names_the_classes_where_colours_stand_for_them(ranked) -> None:
+    assert draw_predictions(ranked).legends == []  # instances have colours of their own
+    figure = draw_predictions(rank_predictions("shapes_fcos", number=3))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["circle", "square", "triangle"]
+    classes = rank_predictions("street_fcn8", number=3)
+    (legend,) = draw_predictions(classes).legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[0] == "without colour: road" and tuple(names[1:]) == classes.recipe.classes[1:]
+
+
 def test_scenes_are_not_those_of_training() -> None:
     assert predictions.SEED not in (0, 1, 2)
 

@@ -153,9 +153,9 @@ def match_anchors(iou: Tensor, negative_iou: float, positive_iou: float, force_b
         negative_iou: an anchor whose best IoU is below this threshold is background.
         positive_iou: an anchor whose best IoU is at least this threshold is an object.
         force_best: whether the anchors with the largest IoU of each ground truth are objects too, however small that
-            IoU is, so that no object remains without an anchor. (Each is assigned to the ground truth with which it has
-            the largest IoU, which may be a different one.) An IoU of 0 forces nothing; in torchvision it makes
-            an object of every anchor that does not overlap that ground truth.
+            IoU is. Each is assigned to the ground truth with which it has the largest IoU; where that is a different
+            one, an object remains without an anchor. An IoU of 0 forces nothing; in torchvision it makes an object
+            of every anchor that does not overlap that ground truth.
 
     Returns:
         (A,) int64: the row of the ground truth, -1 for background, -2 for neither. Without ground truth, all are -1.

@@ -213,8 +213,7 @@ def merge_panoptic(
     """Merge instances and stuff into one map, in which each pixel has at most one segment (section 3).
 
     1. Instances take their pixels in the order of their scores; each takes what the earlier ones left. If too much of
-    an
-       instance is taken already, it is dropped. With equal scores, the earlier one in the list comes first.
+       an instance is taken already, it is dropped. With equal scores, the earlier one in the list comes first.
     2. Pixels without an instance get their stuff category. Pixels with a thing category remain without a segment.
     3. Stuff with too few pixels is dropped.
 

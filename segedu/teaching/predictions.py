@@ -17,6 +17,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -24,12 +25,15 @@ from segedu.metrics.confusion import confusion_matrix
 from segedu.metrics.semantic import iou_per_class_from_confusion
 from segedu.recipes.data import Sets
 from segedu.recipes.recipe import Recipe, load_recipe
+from segedu.recipes.task import DETECTION, SEMANTIC
+from segedu.viz import palette
 from segedu.weights.catalogue_recipes import FILES
 from segedu.weights.own import recipes
 from segedu.weights.pretrained import load
 
 SEED = 31  # of the scenes; recipes are trained and evaluated with the seeds 0, 1 and 2
 DPI = 200  # of the panels
+LEGEND_COLUMNS = 5
 METRICS = {
     "mean_iou": "mean IoU",
     "dice": "mean Dice",
@@ -154,19 +158,41 @@ def lowest_ious(example: Example, classes: Sequence[str], number: int = 4) -> st
 
 
 def draw_predictions(ranked: Ranked) -> Figure:
-    """Draw the examples below each other, each as `draw` of the recipe's task does, with its score beside it."""
+    """Draw the examples below each other, each as `draw` of the recipe's task does, with its score beside it.
+
+    A legend below names the colours where they stand for classes: of pixels, or of the frames of boxes.
+    """
     strips = [_rendered(ranked.recipe.task.draw(one.image, one.target, one.prediction)) for one in ranked.examples]
     width = 8.6
     heights = [width * strip.shape[0] / strip.shape[1] for strip in strips]
+    handles = _class_legend(ranked.recipe)
+    height = sum(heights) + 0.1 + 0.25 * -(-len(handles) // LEGEND_COLUMNS)
     figure, axes = plt.subplots(
-        len(strips), 1, figsize=(width + 0.5, sum(heights) + 0.1), height_ratios=heights, layout="constrained"
+        len(strips), 1, figsize=(width + 0.5, height), height_ratios=heights, layout="constrained"
     )
     for axis, strip, one in zip(axes, strips, ranked.examples, strict=True):
         axis.imshow(strip, interpolation="none")
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
         axis.set_ylabel(f"{one.rank}: {ranked.metric} {one.score:.2f}", fontsize=9)
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=9, frameon=False)
     return figure
+
+
+def _class_legend(recipe: Recipe) -> list[Patch]:
+    """A patch for each class; none where colours stand for instances or segments, or there is one class only."""
+    names = recipe.classes[1:]
+    if recipe.task not in (SEMANTIC, DETECTION) or len(names) < 2:
+        return []
+    filled = recipe.task is SEMANTIC
+    patches = [
+        Patch(facecolor=(*colour, 0.6 if filled else 0), edgecolor=colour, linewidth=1.5, label=name)
+        for colour, name in zip(palette(len(names)), names, strict=True)
+    ]
+    if filled:
+        patches.insert(0, Patch(facecolor="none", edgecolor="none", label=f"without colour: {recipe.classes[0]}"))
+    return patches
 
 
 def _rendered(figure: Figure) -> np.ndarray:
