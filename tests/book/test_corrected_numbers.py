@@ -62,10 +62,12 @@ def test_failures_without_context() -> None:
     states(page, "So it assigns car more often than boat to boxes of either class.")
     assert glued["box_boat_as_car"] > glued["box_boat_found"] and glued["box_car_found"] > 50
     assert min(glued["box_boat_context"], glued["box_car_context"]) > max(glued["box_car_found"], 75)
-    states(page, "the classifier labels almost all pixels of both boxes as car, which is wrong for the boat")
+    states(
+        page, "labels most pixels of both boxes as car, which is wrong for the boat, and with the summary most pixels"
+    )
     for index, label in zip(names["shown"], (2, 1), strict=True):
         box = names["box_test_targets"][index] == label
-        assert (names["predictions"]["without context"][index][box] == 1).mean() > 0.8
+        assert (names["predictions"]["without context"][index][box] == 1).mean() > 0.5
         assert (names["predictions"]["with context"][index][box] == label).mean() > 0.5
     states(page, "most pixels of these objects receive labels of other classes.")
     assert max(glued["boat_found"], glued["bus_found"]) < 50 and min(glued["boat_car"], glued["bus_building"]) > 0
@@ -74,21 +76,15 @@ def test_failures_without_context() -> None:
 
 
 def test_context_of_lab_8() -> None:
-    of_page = find(
-        r"mean IoU is ([\d.]+) to ([\d.]+) without context, ([\d.]+) with \[pyramid pooling\]\(pyramid.md\), and ([\d.]+) "
-        r"to ([\d.]+) with \[ASPP\]",
+    printed = find(
+        r"mean IoU is ([\d.]+) to ([\d.]+) without context, ([\d.]+) to ([\d.]+) with \[pyramid pooling\]\(pyramid.md\), and "
+        r"([\d.]+) to ([\d.]+) with \[ASPP\]",
         source("08-context/failures"),
     )
-    three = r"([\d.]+), ([\d.]+) and ([\d.]+)"
-    of_lab = find(
-        rf"mean IoU of {three} without a head, {three} with pyramid pooling, and {three} with ASPP",
-        sources("08_context")["toy_after"],
-    )
-    measured = row("lab 8: mean IoU in the world of boxes").split()
-    for head in range(3):
-        assert all(rounds_to(float(measured[3 * seed + head]), of_lab[3 * head + seed]) for seed in range(3))
-    without, ppm, aspp = (sorted(set(of_lab[first : first + 3])) for first in (0, 3, 6))
-    assert of_page == (without[0], without[-1], *ppm, aspp[0], aspp[-1])
+    measured = [float(score) for score in row("lab 8: mean IoU in the world of boxes").split()]
+    heads = [measured[head::3] for head in range(3)]  # without a head, with ppm, with aspp
+    ends = [end for scores in heads for end in (min(scores), max(scores))]
+    assert all(rounds_to(end, text) for end, text in zip(ends, printed, strict=True))
 
 
 # --- U-Net --------------------------------------------------------------------------------------------------------
@@ -268,9 +264,7 @@ def test_patches_that_are_forced_to_contain_foreground() -> None:
 
 def test_how_far_omnipose_moves_pixels() -> None:
     page = "09-distances/omnipose"
-    (printed,) = find(
-        r"at most \$1 \+ \\frac12 \+ \\frac13 \+ \\frac14 \+ \\frac15 = ([\d.]+)\$ pixels", source(page)
-    )
+    (printed,) = find(r"at most \$1 \+ \\frac12 \+ \\frac13 \+ \\frac14 \+ \\frac15 = ([\d.]+)\$ pixels", source(page))
     level = torch.stack([torch.zeros(9, 9), torch.ones(9, 9)]).double()
     moved = suppressed_euler(level, torch.ones(9, 9).bool())[0, 1]
     assert rounds_to(float(moved), printed)
