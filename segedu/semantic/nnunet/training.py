@@ -2,9 +2,9 @@
 
 Paper: Isensee, Jaeger, Kohl, Petersen, Maier-Hein, "nnU-Net: a self-configuring method for deep learning-based
     biomedical image segmentation", Nature Methods 2021, arXiv 1904.08128, with its supplement.
-Idea: Foreground is rare: most random patches of an abdomen show no spleen. For one patch in three, a foreground class
-    of the volume is therefore chosen at random, and the patch is centred on a random voxel of this class. The optimiser
-    is SGD with Nesterov momentum and a learning rate that decays to 0.
+Idea: Foreground is rare: most random patches of an abdomen show no spleen. For a third of the patches of each batch,
+    and for at least one, a foreground class of the volume is therefore chosen at random, and the patch is centred on a
+    random voxel of this class. The optimiser is SGD with Nesterov momentum and a learning rate that decays to 0.
 Simplified: the number of iterations is an argument (250,000 in the paper: 1000 epochs of 250 iterations), and the
     augmentations rotation, scaling and blur are not included.
 Shapes: `Patches` yields an image (C, *patch_size) float32 and a target (*patch_size) int64, 255 outside the volume.
