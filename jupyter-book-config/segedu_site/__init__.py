@@ -2,7 +2,8 @@
 
 - `address`: the repository's address, once, from pyproject.toml; the theme's buttons and the `{lab}` directive.
 - `kernels`: how page code runs: static widgets, `segedu` importable, a cache that knows the library's sources.
-- `figures`: alt text of displayed pictures.
+- `figures`: alt text of displayed pictures, a frame in which wide ones scroll, and folded code below its figure.
+- `numbers`: numbers of figures and equations within chapters.
 - `methods`: the `{methods}` table, read from the headers of the method files.
 - `measured`: tables of other proofs, such as those of the grader.
 - `results`: the `{results}` tables, read from the proofs of the training recipes.
@@ -19,10 +20,10 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # Jupyter Book 1 runs where segedu is not installed
-from segedu_site import address, figures, kernels, lint, maths, measured, methods, results, sources
+from segedu_site import address, figures, kernels, lint, maths, measured, methods, numbers, results, sources
 
 
 def setup(app: Sphinx) -> dict:
-    for part in (kernels, address, figures, maths, measured, methods, results, sources, lint):
+    for part in (kernels, address, figures, numbers, maths, measured, methods, results, sources, lint):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

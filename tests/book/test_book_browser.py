@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 pytestmark = pytest.mark.browser
@@ -21,7 +25,40 @@ SEEN = """() => ({
     code: [...document.querySelectorAll('article .highlight pre')].map(p => p.textContent.trim().length),
     title: document.querySelector('article h1')?.innerText ?? '',
     font: getComputedStyle(document.body).fontFamily,
+    captions: [...document.querySelectorAll('article figure figcaption .caption-number')].map(c => c.innerText.trim()),
+    bare: [...document.querySelectorAll('article img')].filter(i => !i.closest('figure')?.querySelector('figcaption'))
+        .map(i => i.alt),
 })"""
+# Where a figure is wider than its frame, the frame scrolls, keyboards can reach it, and a line says so.
+FRAMES = """() => [...document.querySelectorAll('.figure-frame')].map(f => ({
+    scrolls: f.scrollWidth > f.clientWidth + 1,
+    focus: f.tabIndex === 0,
+    label: f.getAttribute('aria-label') ?? '',
+    hint: f.nextElementSibling?.matches('.figure-hint') ?? false,
+}))"""
+# matplotlib writes the text of an SVG as outlines of 100 units per em: their scale is the size of the text.
+SMALLEST = """async (name) => {
+    const image = document.querySelector(`#${name} img`);
+    const text = await (await fetch(image.src)).text();
+    const points = Math.min(...[...text.matchAll(/<g [^>]*scale\\(([\\d.]+) -/g)].map(found => 100 * found[1]));
+    const [, , width] = text.match(/viewBox="([^"]+)"/)[1].split(' ').map(Number);
+    return points * image.getBoundingClientRect().width / width;
+}"""
+DIAGRAMS = {
+    "course/05-fcn/fcn.html": "fig-fcn-architecture",
+    "course/06-unet/architecture.html": "fig-unet-architecture",
+    "course/12-one-stage/detr.html": "fig-detr-architecture",
+}
+
+
+TOC = Path(__file__).resolve().parents[2] / "jupyter-book-config" / "_toc.yml"
+
+
+def in_order(visited: dict) -> Iterator[str]:
+    """Visited pages of the course in the order of the table of contents."""
+    for name in re.findall(r"(?:file|root): (\S+)", TOC.read_text()):
+        if f"{name}.html" in visited:
+            yield f"{name}.html"
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +129,45 @@ def test_code_is_shown(visited):
 
 def test_pages_fit_a_narrow_screen(visited):
     assert [name for name, page in visited.items() if page["too wide"]] == []
+
+
+def test_every_figure_has_a_caption(visited):
+    course = {name: page["bare"] for name, page in visited.items() if name.startswith("course/")}
+    assert {name: bare for name, bare in course.items() if bare} == {}
+
+
+def test_figures_are_numbered_within_their_chapters(visited):
+    """Figure 5.1, 5.2 and so on, through all pages of a chapter, in the order in which they are read."""
+    last: dict[str, int] = {}
+    for name in in_order(visited):
+        page = visited[name]
+        shown = re.match(r"[A-Z]?\d+", page["title"])
+        for caption in page["captions"]:
+            chapter, number = re.fullmatch(r"Figure (?:(\w+)\.)?(\d+)", caption).groups("")
+            assert not shown or chapter == shown[0], f"{name}: {caption} on page {page['title']!r}"
+            assert int(number) == last.get(chapter, 0) + 1, f"{name}: {caption}"
+            last[chapter] = int(number)
+    assert {str(number) for number in range(1, 17)} <= set(last)
+
+
+@pytest.mark.parametrize("page", DIAGRAMS)
+def test_text_of_diagrams_is_legible_on_a_telephone(browser, address, page):
+    context = browser.new_context(viewport=TELEPHONE)
+    tab = context.new_page()
+    tab.goto(f"{address}/{page}", wait_until="load")
+    tab.evaluate("() => document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
+    tab.wait_for_function("() => [...document.images].every(i => i.complete)")
+    smallest = tab.evaluate(SMALLEST, DIAGRAMS[page])
+    frames = tab.evaluate(FRAMES)
+    too_wide = tab.evaluate("() => document.documentElement.scrollWidth > window.innerWidth")
+    tab.set_viewport_size(SCREEN)
+    tab.wait_for_function("() => !document.querySelector('.figure-hint')")
+    context.close()
+    assert smallest >= 9.99
+    assert not too_wide
+    assert frames and any(frame["scrolls"] for frame in frames)
+    for frame in frames:
+        assert frame["scrolls"] == frame["focus"] == frame["hint"] == bool(frame["label"])
 
 
 def test_search_finds_a_page_without_the_network(browser, address):

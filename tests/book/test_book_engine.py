@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
 from segedu_site import address, figures, kernels, lint, methods, sources
+from small_book import build
 
 from segedu.teaching.capstone import report as capstone_report
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "jupyter-book-config"
-FRONT = """---
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  name: python3
-  display_name: Python 3
----
-"""
 HEADER = '''"""Toy: a net.
 
 Paper: Someone,
@@ -38,21 +25,6 @@ Lab: 06_toy
 """
 raise RuntimeError("imported")
 '''
-
-
-def build(folder: Path, page: str, toc: str = "", environment: dict | None = None) -> tuple[int, str]:
-    """Builds a book of one page with our configuration; exit status and everything it said."""
-    shutil.copytree(CONFIG, folder / CONFIG.name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    (folder / CONFIG.name / "_toc.yml").write_text("format: jb-book\nroot: course/index\n" + toc)
-    (folder / "course").mkdir(exist_ok=True)
-    (folder / "course" / "index.md").write_text(FRONT + page)
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", CONFIG.name, ".", "_build/html"]
-    env = {**os.environ, **(environment or {})}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
-
-
 PICTURE = """
 import base64
 from IPython.display import Image, display
