@@ -199,7 +199,7 @@ def _paint_ious(ax: Axes, street: str, query: int, layer: int) -> str:
         return "It is not matched with a segment."
     ax.plot(values, "o-", color=TARGET, linewidth=2.5)
     ax.plot(layer, values[layer], "o", color=MASK, markersize=11, zorder=3)
-    ax.set_title(f"IoU with its segment: {values[layer]:.2f} (grey: other queries)", fontsize=10, color=INK)
+    ax.set_title(f"IoU with its segment: {values[layer]:.2f}\n(grey: other queries)", fontsize=10, color=INK)
     name = CLASSES[predictions(street).labels[predictions(street).matched[query]]]
     return f"IoU with the segment of its final match ({name}), by layer: {', '.join(f'{v:.2f}' for v in values)}."
 

@@ -123,7 +123,7 @@ def draw_slice(
     count = np.asarray(volume["hu"]).shape[ORIENTATIONS[orientation]]
     where = f"slice {ct_slice.index + 1} of {count}, {ct_slice.offset_mm:.0f} mm from the first"
     title = f"{orientation} {where}; level {level:.0f}, width {width:.0f} HU"
-    fig.suptitle(title, fontsize=10)
+    fig.axes[0].set_title(title.replace("; ", "\n"), fontsize=10)
     names = [classes[label] for label in np.unique(ct_slice.labels) if label]
     label_text = f"tinted: {', '.join(names) or 'no organ'}" if show_labels else "no organ tinted"
     shape = f"voxels {ct_slice.aspect:.2g} times as high as wide" if true_proportions else "voxels drawn square"
