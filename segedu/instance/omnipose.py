@@ -12,6 +12,8 @@ Simplified: two dimensions. The loss has one term for each output, with weights 
 Shapes: images (B, C, H, W) -> {"flows": (B, 2, H, W), "distance", "boundary": (B, H, W)}; flows are (dy, dx).
     `postprocess`: outputs -> B label maps (H, W) int32.
 Quality: |field - Euclidean distance| of discs, ellipses, rectangles: mean at most 0.2 pixels, largest 0.8 (disc, r 40).
+    `bacteria`: instance accuracy 0.838 at IoU 0.5, the lowest of three seeds (watershed 0.037), 34.8 CPU-s
+    (`segedu train omnipose --data bacteria --seeds 3`).
 Course: 09-distances
 Lab: 09_distances
 """

@@ -32,6 +32,7 @@ FAMILIES = {
         "cells": ("signed_distance", "stardist", "cellpose", "spatial_embedding"),
         "nuclei": ("signed_distance", "stardist", "cellpose", "spatial_embedding", "mask_rcnn"),
     },
+    "bacteria": {"bacteria": ("cellpose", "omnipose")},
     "detectors": {"shapes": (
         "rcnn", "fast_rcnn", "yolov1", "ssd", "retinanet", "fcos", "faster_rcnn", "mask_rcnn", "yolact", "condinst",
         "solov2",
