@@ -168,7 +168,7 @@ def test_dice_loss_of_a_larger_background() -> None:
     page = "07-losses/region-losses"
     pixels, p, off, few, many, less, more, smooth = find(
         rf"With {NUMBER} object pixels at \$p = ([\d.]+)\$ and background at \$p = ([\d.]+)\$, doubling the background "
-        rf"from {NUMBER} to {NUMBER} pixels raises the \{{term\}}`Dice loss` from ([\d.]+) to ([\d.]+) \(by the formula "
+        rf"from {NUMBER} to {NUMBER} pixels raises the Dice loss from ([\d.]+) to ([\d.]+) \(by the formula "
         r"below, with \$s = (\d)\$",
         source(page),
     )
