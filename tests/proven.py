@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,20 @@ import pytest
 from segedu.teaching.evidence import proofs
 
 COURSE = Path(__file__).resolve().parents[1]
-# once, because it parses every source of every claim; while a claim is being proven, nothing is skipped
-STALE = frozenset(
-    (claim.name for claim in proofs.read_claims(COURSE)) if proofs.PROVING in os.environ else proofs.stale(COURSE)
-)
+OTHER_CPU = "SEGEDU_OTHER_CPU"  # set by `other_cpus.py`
+NUMERICAL = ("backbones equal", "recipes learn", "small weights:", "training on")  # a CPU may decide these tests
+
+
+def claims_to_run(environment: Mapping[str, str]) -> frozenset[str]:
+    """Names of the claims whose tests run: all while a claim is proven, numerical ones as another CPU, stale ones."""
+    names = [claim.name for claim in proofs.read_claims(COURSE)]
+    if proofs.PROVING in environment:
+        return frozenset(names)
+    numerical = [name for name in names if name.startswith(NUMERICAL)] if OTHER_CPU in environment else []
+    return frozenset([*numerical, *proofs.stale(COURSE)])
+
+
+STALE = claims_to_run(os.environ)  # once, because it parses every source of every claim
 SITE = "site: built whole without a warning, every page seen in a browser; tests passed"
 ALWAYS = ("04_metrics",)  # one lab runs in every case
 

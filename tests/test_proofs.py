@@ -125,6 +125,15 @@ def test_only_what_a_fresh_row_stands_for_is_skipped(fresh, monkeypatch):
     assert [mark.args for mark in skips["02_clustering"]] == [(fresh,)] and not skips["04_metrics"]
 
 
+def test_as_another_cpu_numerical_tests_run_though_their_rows_are_fresh(monkeypatch):
+    monkeypatch.setattr(proofs, "stale", lambda course: ["a stale one"])
+    assert proven.claims_to_run({}) == {"a stale one"}
+    numerical = proven.claims_to_run({proven.OTHER_CPU: "1"}) - {"a stale one"}
+    assert all(any(name.startswith(start) for name in numerical) for start in proven.NUMERICAL)
+    names = {claim.name for claim in proofs.read_claims(ROOT)}
+    assert proven.claims_to_run({proofs.PROVING: "1"}) == names and proven.SITE in names - numerical
+
+
 def test_each_lab_and_the_site_have_a_claim():
     names = {claim.name for claim in proofs.read_claims(ROOT)}
     labs = [lab for lab in exercises.with_notebook() if lab not in proven.ALWAYS]
