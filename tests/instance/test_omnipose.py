@@ -265,7 +265,7 @@ def test_network_has_four_maps_and_learns_one_batch():
     assert outputs["flows"].shape == (2, 2, 25, 31) and outputs["distance"].shape == outputs["boundary"].shape
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     start = omnipose_loss(outputs, targets)
-    start["loss"].backward()  # asked of the first step: ReLUs may become zero for all pixels during training
+    start["loss"].backward()  # before training, because a ReLU may output zeros everywhere afterwards
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
     for _ in range(30):
         losses = omnipose_loss(model(images), targets)
