@@ -265,8 +265,10 @@ def test_network_has_four_maps_and_learns_one_batch():
     assert outputs["flows"].shape == (2, 2, 25, 31) and outputs["distance"].shape == outputs["boundary"].shape
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     start = omnipose_loss(outputs, targets)
-    start["loss"].backward()  # before training, because a ReLU may output zeros everywhere afterwards
-    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+    start["loss"].backward()
+    # of weights only: the gradient of a bias before a normalisation is 0 up to rounding
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    assert len(weights) > 20 and all(weight.grad.abs().max() > 1e-4 for weight in weights)
     for _ in range(30):
         losses = omnipose_loss(model(images), targets)
         optimiser.zero_grad()
