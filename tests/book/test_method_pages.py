@@ -16,7 +16,7 @@ PAGES = {
     "10-embeddings": ("offsets", "discriminative", "affinities"),
     "11-detection": ("family",),
     "12-one-stage": ("yolo", "ssd", "retinanet", "fcos", "detr"),
-    "14-top-down": ("mask-rcnn", "yolact", "dynamic-kernels"),
+    "14-top-down": ("mask-rcnn", "yolact", "condinst", "solov2"),
     "15-panoptic": ("panoptic-fpn", "meta-architecture", "mask2former", "oneformer"),
     "16-promptable": ("sam", "unet3d", "nnunet"),
 }
