@@ -337,7 +337,7 @@ def test_coins_and_specks() -> None:
 
 
 def test_corrections_of_sam() -> None:
-    page = "16-promptable/sam"
+    page = "16-promptable/sam-in-use"
     scores = json.loads(shapes_sam.FILE.with_suffix(".json").read_text())["mean_iou_on_new_scenes"]["all"]
     states(page, "In this measurement the corrections also determine which reading was meant.")
     find(r"`all_corrected:\.2f`, close to the \{glue:text\}`all_box:\.2f` of a box", source(page))

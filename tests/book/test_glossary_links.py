@@ -29,6 +29,7 @@ OTHERWISE = {
     "15-panoptic/oneformer.md": {"token"},  # of a text: an integer
     "16-promptable/labelling.md": {"mean IoU"},
     "16-promptable/sam.md": {"mean IoU"},
+    "16-promptable/sam-in-use.md": {"mean IoU"},
     "06-unet/variants.md": {"attention"},  # attention gates
     "11-detection/family.md": {"attention"},  # of the reader
     "background/attention.md": {"query"},  # of an attention layer, which the page explains

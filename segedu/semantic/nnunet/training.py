@@ -8,7 +8,7 @@ Idea: Foreground is rare: most random patches of an abdomen show no spleen. For 
 Simplified: the number of iterations is an argument (250,000 in the paper: 1000 epochs of 250 iterations), and the
     augmentations rotation, scaling and blur are not included.
 Shapes: `Patches` yields an image (C, *patch_size) float32 and a target (*patch_size) int64, 255 outside the volume.
-Quality: trained on one half of a real CT and tested on the other half: mean Dice 0.75 over seven organs (page 16.5).
+Quality: trained on one half of a real CT and tested on the other half: mean Dice 0.75 over seven organs (page 16.6).
 Course: 16-promptable
 Lab: 16_promptable
 """
