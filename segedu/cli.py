@@ -188,6 +188,32 @@ def train(
 
 
 @app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="Folder with images, and masks (classes) or labels (label maps).")],
+    out: Annotated[
+        Path | None, typer.Option(help="PNG file for a contact sheet. Default: contact-sheet-FOLDER.png, here.")
+    ] = None,
+) -> None:
+    """Describe a folder of your own images and masks, and name every file that cannot be used for training."""
+    from segedu.recipes.inspection import inspect_folder
+
+    report = inspect_folder(folder)
+    for fact in report.facts:
+        typer.echo(fact)
+    if report.figure is not None:
+        path = out or Path(f"contact-sheet-{folder.resolve().name}.png")
+        report.figure.savefig(path, dpi=120)
+        typer.echo(f"Contact sheet: {path}")
+    if not report.problems:
+        typer.echo("No problem found.")
+        return
+    typer.echo(f"\nProblems ({len(report.problems)}):")
+    for problem in report.problems:
+        typer.echo(f"- {problem}")
+    raise typer.Exit(1)
+
+
+@app.command()
 def prove(
     claims: Annotated[
         list[str] | None, typer.Argument(help="Names of claims. Default: all whose sources have changed.")
