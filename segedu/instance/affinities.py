@@ -13,7 +13,9 @@ Simplified: two dimensions; one class of objects, whose mask is one more channel
 Shapes: images (B, C, H, W) -> dict of `affinities` (B, A, H, W), one channel per offset, and `foreground`
     (B, 1, H, W), logits. `postprocess`: the dict -> B label maps (H, W) int32.
 Quality: targets equal a loop over pixels, and decoded they give the label map back where objects are connected; the
-    mutex watershed equals a version with sets on random graphs (its tests).
+    mutex watershed equals a version with sets on random graphs (its tests). `cells`: instance accuracy 0.744
+    at IoU 0.5, the lowest of three seeds (watershed 0.423), in about 18 CPU-s (`segedu train affinities --data cells
+    --seeds 3`).
 Course: 10-embeddings
 Lab: 10_embeddings
 """

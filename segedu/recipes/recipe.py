@@ -33,6 +33,7 @@ FAMILIES = {
         "nuclei": ("signed_distance", "stardist", "cellpose", "spatial_embedding", "mask_rcnn"),
     },
     "bacteria": {"bacteria": ("cellpose", "omnipose")},
+    "embeddings": {"cells": ("discriminative", "affinities")},
     "detectors": {"shapes": (
         "rcnn", "fast_rcnn", "yolov1", "ssd", "retinanet", "fcos", "faster_rcnn", "mask_rcnn", "yolact", "condinst",
         "solov2",
