@@ -15,6 +15,7 @@ from sphinx.util import logging
 logger = logging.getLogger(__name__)
 
 SHORTEST_ALT = 10
+WRITTEN_FROM = ("course/", "labs/", "solutions/")  # folders of sources; each of their files is a page
 LOADED = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "dns-prefetch", "modulepreload", "manifest"}
 EMPTY_WORDS = {"here", "click here", "link", "this", "this link", "this page"}
 
@@ -143,11 +144,20 @@ def unexecuted(app: Sphinx) -> Iterator[tuple[str, str]]:
             yield docname, "its code cells did not run to their end"
 
 
+def delete_removed_pages(app: Sphinx, site: Path) -> None:
+    """Delete what an earlier build left of pages whose source no longer exists."""
+    for path in pages(site):
+        name = path.relative_to(site).with_suffix("").as_posix()
+        if name.startswith(WRITTEN_FROM) and name not in app.env.found_docs:
+            path.unlink()
+
+
 def check(app: Sphinx, exception: Exception | None) -> None:
     if exception is not None or app.builder.format != "html":
         return
     read.cache_clear()
     site = Path(app.outdir).resolve()
+    delete_removed_pages(app, site)
     for docname, complaint in unexecuted(app):
         logger.warning("%s", complaint, location=docname, type="segedu", subtype="lint")
     found = pages(site)

@@ -48,6 +48,16 @@ def test_a_good_page_builds(tmp_path):
     assert (tmp_path / "_build/html/index.html").is_file()
 
 
+def test_a_page_without_source_is_deleted(tmp_path):
+    """A page that was split or renamed stays in the folder of an earlier build, with links that lead nowhere."""
+    old = tmp_path / "_build/html/course/old.html"
+    old.parent.mkdir(parents=True)
+    old.write_text('<html><body><article><a href="index.html#gone">the rest of the chapter</a></article></body></html>')
+    status, said = build(tmp_path, "# A page\n")
+    assert status == 0, said
+    assert not old.exists() and (old.parent / "index.html").is_file()
+
+
 def test_a_poor_page_fails_and_each_fault_is_named(tmp_path):
     page = (
         "# A page\n\n### Too deep\n\n[nowhere](missing.md) and [here](#too-deep)\n\n"
