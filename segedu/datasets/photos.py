@@ -1,10 +1,12 @@
-"""Sixteen photographs that scikit-image, scikit-learn and matplotlib install, with masks that two people drew.
+"""Sixteen photographs that scikit-image, scikit-learn and matplotlib install, with masks by two annotators.
 
-The two annotators worked independently. Each looked at enlarged parts of a photograph and drew polygons, without
-thresholds, region growing or snapping to edges, because the masks serve to evaluate such methods. `photos.json` holds
-the masks of the first annotator, and `photos_second.json` those of the second, as COCO files with run-length encodings.
-Each pixel belongs to at most one segment. A pixel without a segment is background. Three of the photographs have
-special rules:
+The annotators are not people: they are two runs of the same AI model, which did not see each other's work. Each read
+coordinates from enlarged parts of a photograph, and drew polygons, curves through points, and bands along centre lines,
+without thresholds, region growing or snapping to edges, because the masks serve to evaluate such methods. Two runs of
+one model may share errors, so their agreement can differ from that of two people. No person has checked the masks.
+`photos.json` holds the masks of the first annotator, and `photos_second.json` those of the second, as COCO files with
+run-length encodings. Each pixel belongs to at most one segment. A pixel without a segment is background. Three of the
+photographs have special rules:
 
 - `ihc`: only nuclei in one window are annotated; all other pixels are void;
 - `chelsea`: a blurred area below the chin is void, because it is not clear whether it is part of the cat;
