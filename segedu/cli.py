@@ -197,11 +197,13 @@ def inspect(
     """Describe a folder of your own images and masks, and name every file that cannot be used for training."""
     from segedu.recipes.inspection import inspect_folder
 
+    path = out or Path(f"contact-sheet-{folder.resolve().name}.png")
+    if path.suffix.lower() != ".png" or not path.parent.is_dir():
+        raise typer.BadParameter(f"--out is {str(path)!r}, expected a file that ends in .png, in an existing folder")
     report = inspect_folder(folder)
     for fact in report.facts:
         typer.echo(fact)
     if report.figure is not None:
-        path = out or Path(f"contact-sheet-{folder.resolve().name}.png")
         report.figure.savefig(path, dpi=120)
         typer.echo(f"Contact sheet: {path}")
     if not report.problems:

@@ -58,6 +58,35 @@ def test_reads_label_maps(root: Path) -> None:
     assert item["label_map"].max() == 2 and item["semantic"].max() == 1
 
 
+def test_describes_label_maps(root: Path) -> None:
+    for path in (root / "masks").iterdir():
+        label_map = np.zeros((20, 30), np.uint16)
+        label_map[2:6, 3:9], label_map[10:16, 3:9] = 255, 3  # 24 and 36 pixels; 255 is an object like any other
+        save(path, label_map)
+    save(root / "masks" / "photo_0.png", np.zeros((20, 30), np.uint16))
+    (root / "masks").rename(root / "labels")
+    report = inspect_folder(root, progress=False)
+    text = " ".join(report.facts)
+    assert "10 objects, 0 to 2 per image." in text and "1 images contain no object: photo_0." in text
+    assert (
+        "5 % of the objects are below 6 pixels" in text and "95 % below 7." in text
+    )  # 2 sqrt(24 / pi), 2 sqrt(36 / pi)
+    drawn = torch.from_numpy(np.asarray(report.figure.axes[1].images[0].get_array()))
+    image = SegmentationFolder(root)[1]["image"].permute(1, 2, 0)
+    if drawn.dtype == torch.uint8:
+        drawn = drawn.float() / 255
+    changed = (drawn[..., :3] - image).abs().amax(-1) > 0.02
+    assert changed[2:6, 3:9].float().mean() > 0.9 and changed[10:16, 3:9].float().mean() > 0.9
+    assert changed[18:].float().mean() < 0.1
+
+
+def test_a_binary_mask_is_refused_on_reading(root: Path) -> None:
+    """With 255 ignored, a network would learn from it that everything is background."""
+    break_binary(root)
+    with pytest.raises(ValueError, match=r"photo_1.png has only the values 0 and 255.*divide a binary mask by 255"):
+        SegmentationFolder(root)[1]
+
+
 def test_suffixes_in_capitals_are_read(root: Path) -> None:
     (root / "images" / "photo_0.png").rename(root / "images" / "photo_0.PNG")
     (root / "masks" / "photo_0.png").rename(root / "masks" / "photo_0.PNG")
@@ -136,7 +165,7 @@ def break_spelling(root: Path) -> None:
         (break_16_bit, ["photo_1.png", "expected 8-bit"]),
         (break_alpha, ["photo_1.png has transparent pixels", "expected an opaque image"]),
         (break_class, ["photo_1.png has the class 7, expected 0 to 1"]),
-        (break_binary, ["photo_1.png has only the values 0 and 255", "divide the mask by 255"]),
+        (break_binary, ["photo_1.png has only the values 0 and 255", "divide a binary mask by 255"]),
         (break_text, ["photo_1.png is not a readable image"]),
         (break_one_class, ["All masks contain one class only", "Class 1 (leaf) is in no mask"]),
         (break_copies, ["in different splits are nearly equal: photo_0 and photo_5", "same split"]),
@@ -160,6 +189,9 @@ def test_each_fault_gets_a_sentence(root: Path, change, sentences: list[str]) ->
         (lambda root: [path.unlink() for path in (root / "images").iterdir()], ValueError, "contains no image"),
         (lambda root: (root / "splits/val.txt").write_text("photo_9"), ValueError, "lists 'photo_9'"),
         (lambda root: (root / "splits/val.txt").write_text(""), ValueError, "is empty"),
+        (lambda root: (root / "splits/all.txt").write_text("photo_1"), ValueError, "expected another, such as train"),
+        (lambda root: (root / "splits/val.txt").write_bytes(b"stra\xdfe"), ValueError, "is not a UTF-8 text"),
+        (lambda root: (root / "classes.txt").write_bytes(b"stra\xdfe"), ValueError, "is not a UTF-8 text"),
         (lambda root: (root / "classes.txt").write_text("leaf\nleaf"), ValueError, "'leaf' more than once"),
         (lambda root: save(root / "images/photo_1.jpg", random_image(1)), ValueError, "have the same name"),
     ],
@@ -195,3 +227,13 @@ def test_the_command_prints_the_problems_and_draws_a_contact_sheet(root: Path, t
     break_class(root)
     bad = CliRunner().invoke(app, ["inspect", str(root), "--out", str(sheet)])
     assert bad.exit_code == 1 and "Problems (1):" in bad.output and "has the class 7" in bad.output
+
+
+@pytest.mark.parametrize("out", ["sheet.xyz", "nowhere/sheet.png"])
+def test_a_contact_sheet_that_cannot_be_written_is_refused_at_once(root: Path, tmp_path: Path, out: str) -> None:
+    result = CliRunner().invoke(app, ["inspect", str(root), "--out", str(tmp_path / out)])
+    assert (
+        result.exit_code == 2
+        and "6 images" not in result.output
+        and "existing folder" in " ".join(result.output.split())
+    )

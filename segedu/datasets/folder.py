@@ -2,7 +2,8 @@
 
 The folder holds `images/<name>.<suffix>` and, with the same names, one of two kinds of ground truth:
 
-- `masks/<name>.png`, the class of each pixel: 0 is the first class, usually background, and 255 is ignored;
+- `masks/<name>.png`, the class of each pixel: 0 is the first class, usually background, and 255 is ignored. A mask with
+  the values 0 and 255 alone is refused, because it is usually a binary mask;
 - `labels/<name>.png`, a label map: 0 is background, and each object has a number from 1 on.
 
 Two kinds of file are optional. `classes.txt` names one class per line, in the order of their numbers.
@@ -15,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -41,7 +41,7 @@ class SegmentationFolder(Dataset):
         FileNotFoundError: if a folder is missing; on reading, if an image has no ground truth.
         ValueError: if there are no images, two images have the same name, there is no such split, a split lists
             an unknown name, or both `masks` and `labels` exist; on reading, if a file is not an image, sizes differ, or
-            a class is not in the list.
+            a file of ground truth cannot be used, see `read_target`.
 
     Each item has `image`, `semantic`, `label_map`, `boxes`, `labels` and `masks`. With `masks`, there are no instances.
     With `labels`, `semantic` is 1 in every object. `classes` are the names of the classes, `names` those of the images,
@@ -70,13 +70,10 @@ class SegmentationFolder(Dataset):
         if name not in self.targets:
             expected = self.root / self.target_folder / f"{name}.png"
             raise FileNotFoundError(f"{self.images[name]} has no ground truth, expected {expected}")
-        path = self.targets[name]
-        pixels = read_labels(path, image.shape[1:])
+        pixels = read_target(self.targets[name], image.shape[1:], self.target_folder, self.classes)
         if self.target_folder == LABELS:
-            check_label_map(pixels, path)
             label_map, old = compact(pixels)
             return make_sample(image, label_map.numpy(), np.ones(len(old)))
-        check_classes(pixels, self.classes, path)
         sample = make_sample(image, np.zeros(image.shape[1:], np.int32), np.zeros(0))
         return {**sample, "semantic": pixels.long()}
 
@@ -84,7 +81,7 @@ class SegmentationFolder(Dataset):
 def find_images(root: Path) -> dict[str, Path]:
     """The images of a folder: name without suffix -> path. Hidden files are left out."""
     if not root.is_dir():
-        raise FileNotFoundError(f"root is {str(root)!r}, which is not a folder; expected one with {_LAYOUT}")
+        raise FileNotFoundError(f"root is {str(root)!r}, which is not a folder; expected a folder that holds {_LAYOUT}")
     images = _by_name(require(root / "images", root, _LAYOUT), SUFFIXES)
     if not images:
         raise ValueError(f"{root / 'images'} contains no image, expected files such as <name>.png or <name>.jpg")
@@ -107,15 +104,15 @@ def find_targets(folder: Path) -> dict[str, Path]:
 
 
 def read_classes(root: Path, target_folder: str) -> tuple[str, ...]:
-    """The names of the classes in `classes.txt`. Without the file: those that occur in label maps, or none at all.
+    """The names in `classes.txt`. Without the file: "background" and "object" for label maps, and none for masks.
 
     Raises:
-        ValueError: two classes have the same name.
+        ValueError: the file is not a UTF-8 text, or two classes have the same name.
     """
     path = root / "classes.txt"
     if not path.is_file():
         return ("background", "object") if target_folder == LABELS else ()
-    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    names = _read_lines(path)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{path} has the class {twice[0]!r} more than once, expected one line per class")
@@ -126,12 +123,13 @@ def read_splits(root: Path, images: dict[str, Path]) -> dict[str, list[str]]:
     """The names of the images of each split; "all" alone where the folder has no `splits`.
 
     Raises:
-        ValueError: a list is empty, or has a name without image.
+        ValueError: a list is called all.txt, is not a UTF-8 text, is empty, or has a name without image.
     """
     splits = {ALL: sorted(images)}
     for path in sorted((root / "splits").glob("[!.]*.txt")):
-        names = [_without_suffix(line.strip()) for line in path.read_text(encoding="utf-8-sig").splitlines()]
-        names = [name for name in names if name]
+        if path.stem == ALL:
+            raise ValueError(f"{path} has the name of all images together, expected another, such as train.txt")
+        names = [_without_suffix(name) for name in _read_lines(path)]
         unknown = [name for name in names if name not in images]
         if not names:
             raise ValueError(f"{path} is empty, expected one name of an image per line")
@@ -141,14 +139,39 @@ def read_splits(root: Path, images: dict[str, Path]) -> dict[str, list[str]]:
     return splits
 
 
-def check_classes(pixels: Tensor, classes: tuple[str, ...], path: Path) -> None:
-    """Refuse a mask with a class beyond the list. Without a list, every value is accepted."""
-    highest = int(torch.where(pixels == VOID, 0, pixels).max()) if pixels.numel() else 0
+def read_target(path: Path, size: tuple[int, int], target_folder: str, classes: tuple[str, ...]) -> Tensor:
+    """Read a label map or a mask of classes.
+
+    Args:
+        path: PNG, TIFF or BMP.
+        size: (height, width) of the image.
+        target_folder: "masks" or "labels".
+        classes: names of the classes; with none, masks may have every class.
+
+    Returns:
+        (H, W) integers: numbers of objects, or classes and 255.
+
+    Raises:
+        ValueError: the file is not an image of integers of this size, a label map is a mask of all objects, a mask has
+            a class beyond the list, or it has the values 0 and 255 alone.
+    """
+    pixels = read_labels(path, size)
+    if target_folder == LABELS:
+        check_label_map(pixels, path)
+        return pixels
+    values = pixels.unique().tolist()
+    if values == [0, VOID]:
+        raise ValueError(
+            f"{path} has only the values 0 and {VOID}, and {VOID} means that a pixel is ignored, expected classes: "
+            f"divide a binary mask by {VOID}; or leave out an image that has class 0 only"
+        )
+    highest = max([value for value in values if value != VOID], default=0)
     if classes and highest >= len(classes):
         raise ValueError(
             f"{path} has the class {highest}, expected 0 to {len(classes) - 1}, the lines of classes.txt, "
             f"or {VOID} for pixels to ignore"
         )
+    return pixels
 
 
 def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -160,6 +183,15 @@ def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
             raise ValueError(f"{path} and {found[path.stem].name} have the same name, expected one file per image")
         found[path.stem] = path
     return found
+
+
+def _read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty, without spaces around them."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a UTF-8 text, expected one name per line: save it again ({error})") from None
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _without_suffix(name: str) -> str:

@@ -8,7 +8,7 @@ one model may share errors, so their agreement can differ from that of two peopl
 run-length encodings. Each pixel belongs to at most one segment. A pixel without a segment is background. Three of the
 photographs have special rules:
 
-- `ihc`: only nuclei in one window are annotated; all other pixels are void;
+- `ihc`: only nuclei in one window are annotated; outside it, all pixels but those of these nuclei are void;
 - `chelsea`: a blurred area below the chin is void, because it is not clear whether it is part of the cat;
 - `retina`: only vessels at least 8 pixels wide are annotated.
 """
@@ -85,6 +85,8 @@ class Photos(Dataset):
         categories = [category for category in _annotations(annotator)["categories"] if category["name"] != "void"]
         self.classes = ("background", *(category["name"] for category in categories))
         self.is_thing = (False, *(bool(category["isthing"]) for category in categories))
+        ids = {category["id"]: category["name"] for category in _annotations(annotator)["categories"]}
+        self._labels = {number: VOID if name == "void" else self.classes.index(name) for number, name in ids.items()}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -99,14 +101,14 @@ class Photos(Dataset):
         label_map, stuff, labels = np.zeros(pixels.shape[:2], np.int32), np.zeros(pixels.shape[:2], np.int64), []
         for segment in (one for one in content["annotations"] if one["image_id"] == photo["id"]):
             mask = rle_decode(segment["segmentation"]).numpy()
-            category = segment["category_id"]
-            if category >= len(self.classes):
+            label = self._labels[segment["category_id"]]
+            if label == VOID:
                 stuff[mask] = VOID
-            elif self.is_thing[category]:
-                labels.append(category)
+            elif self.is_thing[label]:
+                labels.append(label)
                 label_map[mask] = len(labels)
             else:
-                stuff[mask] = category
+                stuff[mask] = label
         if "window" in photo:  # y0, x0, y1, x1
             y0, x0, y1, x1 = photo["window"]
             outside = np.ones(stuff.shape, bool)

@@ -12,16 +12,17 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 
-from segedu.datasets.files import check_label_map, read_image, read_labels
+from segedu.datasets.files import read_image, read_labels
 from segedu.datasets.folder import (
     ALL,
     LABELS,
-    check_classes,
+    MASKS,
     find_images,
     find_target_folder,
     find_targets,
     read_classes,
     read_splits,
+    read_target,
 )
 from segedu.datasets.sample import VOID
 from segedu.viz import overlay
@@ -63,7 +64,8 @@ def inspect_folder(root: str | Path, progress: bool = True) -> Inspection:
     Returns:
         Facts: numbers of images, sizes, splits, share of each class or number and diameters of the objects. Problems:
         files that cannot be read or used, images without ground truth and the reverse, a single class, a class that
-        occurs in one split only, and images that are nearly equal in different splits. Each says what to do.
+        occurs in no mask or in none of the split train, and images that are nearly equal in different splits.
+        Each says what to do.
 
     Raises:
         FileNotFoundError: if the folder has no images or no ground truth.
@@ -87,12 +89,19 @@ def inspect_folder(root: str | Path, progress: bool = True) -> Inspection:
         _describe_splits(report, splits, {one.name for one in readable})
         (_describe_objects if folder == LABELS else _describe_classes)(report, readable, classes, splits)
         _find_repeated(report, readable, splits)
-        report.figure = draw_contact_sheet(images, targets, [one.name for one in readable])
+        report.figure = draw_contact_sheet(images, targets, [one.name for one in readable], void=folder == MASKS)
     return report
 
 
-def draw_contact_sheet(images: dict[str, Path], targets: dict[str, Path], names: list[str]) -> Figure:
-    """Up to twelve images at equal distances in the list, with the ground truth drawn over them."""
+def draw_contact_sheet(images: dict[str, Path], targets: dict[str, Path], names: list[str], void: bool) -> Figure:
+    """Up to twelve images at equal distances in the list, with the ground truth drawn over them.
+
+    Args:
+        images: name -> file.
+        targets: name -> file of the ground truth.
+        names: at least one, all with image and ground truth.
+        void: whether 255 in the ground truth is an ignored pixel, as in masks of classes, and not object 255.
+    """
     chosen = [names[i] for i in np.linspace(0, len(names) - 1, min(SHOWN, len(names))).round().astype(int)]
     columns = min(4, len(chosen))
     rows = -(-len(chosen) // columns)
@@ -101,26 +110,17 @@ def draw_contact_sheet(images: dict[str, Path], targets: dict[str, Path], names:
         axes.axis("off")
     for axes, name in zip(figure.axes, chosen, strict=False):
         image = torch.from_numpy(read_image(images[name]))
-        label_map = read_labels(targets[name], image.shape[1:])
-        axes.imshow(overlay(image, torch.where(label_map == VOID, 0, label_map)))
+        target = read_labels(targets[name], image.shape[1:])
+        axes.imshow(overlay(image, torch.where(target == VOID, 0, target) if void else target))
         axes.set_title(name[:24], fontsize=9)
     return figure
 
 
 def _read(name: str, image_path: Path, target_path: Path, folder: str, classes: tuple[str, ...]) -> _Readable:
     image = read_image(image_path)
-    target = read_labels(target_path, image.shape[1:])
+    target = read_target(target_path, image.shape[1:], folder, classes)
     values, pixels = target.unique(return_counts=True)
     counts = Counter(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
-    if folder == LABELS:
-        check_label_map(target, target_path)
-    else:
-        check_classes(target, classes, target_path)
-        if set(counts) == {0, VOID}:
-            raise ValueError(
-                f"{target_path} has only the values 0 and 255, and 255 means that a pixel is ignored, expected classes "
-                f"0 and 1: divide the mask by 255"
-            )
     diameters = [2 * (area / np.pi) ** 0.5 for value, area in counts.items() if value] if folder == LABELS else []
     return _Readable(name, tuple(image.shape[1:]), _thumbnail(image), counts, diameters)
 
@@ -225,8 +225,11 @@ def _find_repeated(report: Inspection, readable: list[_Readable], splits: dict[s
     if twice:
         report.problems.append(f"{len(twice)} images are in more than one split: {_names(twice)}. Keep each in one.")
     thumbnails = np.stack([one.thumbnail for one in readable])
-    pairs = np.argwhere(np.triu(thumbnails @ thumbnails.T > ALIKE, 1))
-    alike = [(readable[i].name, readable[j].name) for i, j in pairs]
+    alike = [
+        (first.name, readable[j].name)
+        for i, first in enumerate(readable)  # one row of the matrix at a time: it would have 800 MB for 10,000 images
+        for j in i + 1 + np.flatnonzero(thumbnails[i + 1 :] @ first.thumbnail > ALIKE)
+    ]
     across = [f"{a} and {b}" for a, b in alike if split_of[a] and split_of[b] and split_of[a] != split_of[b]]
     if across:
         report.problems.append(

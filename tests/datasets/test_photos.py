@@ -64,6 +64,15 @@ def test_annotators_worked_apart() -> None:
         assert not first.equal(second)
 
 
+def test_what_is_not_annotated_is_void() -> None:
+    tissue, cat = (Photos([name])[0]["semantic"] for name in ("ihc", "chelsea"))
+    outside = torch.ones_like(tissue, dtype=torch.bool)
+    outside[180:340, 180:340] = False
+    assert (tissue[outside] == photos.VOID).float().mean() > 0.99  # but for nuclei that reach beyond the window
+    assert not (tissue[~outside] == photos.VOID).any() and (tissue[~outside] == 0).any()
+    assert 0 < (cat == photos.VOID).sum() < 0.1 * cat.numel()
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="names has 'lena', expected some of astronaut"):
         Photos(["lena"])

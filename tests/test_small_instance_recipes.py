@@ -1,18 +1,20 @@
-"""The recipes with embeddings and affinities: one step of each, and label maps of any size."""
+"""The recipes on bacteria and with embeddings: one step of each, and label maps of any size."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from segedu.recipes import bacteria, embeddings
 from segedu.recipes.baselines import OtsuWatershed
-from segedu.recipes.embeddings import RECIPES, WithCoordinates
 from segedu.recipes.run import predictor
 from segedu.recipes.task import INSTANCES
 from segedu.training import shuffled_loader
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.method)
+@pytest.mark.parametrize(
+    "recipe", (*bacteria.RECIPES, *embeddings.RECIPES), ids=lambda recipe: f"{recipe.method} {recipe.data}"
+)
 def test_every_row_takes_a_step_and_gives_label_maps(recipe) -> None:
     assert recipe.task is INSTANCES and recipe.baseline is OtsuWatershed
     torch.manual_seed(0)
@@ -27,6 +29,6 @@ def test_every_row_takes_a_step_and_gives_label_maps(recipe) -> None:
 
 def test_coordinates_follow_the_channels() -> None:
     images = torch.rand(2, 3, 5, 48)
-    inputs = WithCoordinates(torch.nn.Identity())(images)
+    inputs = embeddings.WithCoordinates(torch.nn.Identity())(images)
     assert torch.equal(inputs[:, :3], images) and inputs.shape == (2, 5, 5, 48)
     assert inputs[1, 3, 4, 7] == 4 / 16 and inputs[0, 4, 2, 32] == 2
