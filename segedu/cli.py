@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 
 from segedu.command_errors import SentenceGroup
+from segedu.recipes import commands
 
 app = typer.Typer(cls=SentenceGroup, no_args_is_help=True, add_completion=False)
 
@@ -145,74 +146,8 @@ def mutants(
         print_mutants(_course(course), labs or [], write)
 
 
-@app.command()
-def train(
-    method: Annotated[str, typer.Argument(help="Name of the method's file, such as unet.")],
-    data: Annotated[
-        str, typer.Option(help="Data set: street, shapes, cells, volume, prostate, or a folder of your own.")
-    ] = "shapes",
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Output folder. A stopped run continues from it, and so does one with more steps."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of weights, data order and augmentation.")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of runs, with seeds from --seed on, and a table.")] = 1,
-    steps: Annotated[int | None, typer.Option(min=1, help="Number of training steps. Default: the recipe's.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="CPU minutes of training, instead of --steps.")] = None,
-    devices: Annotated[int, typer.Option(min=1, help="Number of devices to train on.")] = 1,
-    accelerator: Annotated[str, typer.Option(help="Device type: cpu, cuda, mps or auto.")] = "auto",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in --out and start again.")] = False,
-) -> None:
-    """Train a method by its recipe and print its score beside a simple baseline."""
-    from segedu.recipes.method_suggestions import suggestions
-    from segedu.recipes.recipe import find_recipe
-    from segedu.recipes.run import run_recipe
-    from segedu.recipes.run_table import print_result, print_seeds
-
-    try:
-        recipe, folder = find_recipe(method, data)
-    except ValueError as error:
-        problem, _, expected = str(error).partition(", expected")
-        raise typer.BadParameter(f"{problem}. {suggestions(method)}Expected{expected}") from None
-    options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator, "fresh": fresh}
-    is_first_process = devices == 1 or int(os.environ.get("LOCAL_RANK", 0)) == 0
-    data_name = recipe.data if folder is None else folder.resolve().name
-    results = []
-    for number in range(seed, seed + seeds):
-        run = (out or Path("runs")) / f"{method}-{data_name}-{number}" if out is None or seeds > 1 else out
-        results.append(run_recipe(recipe, run, folder=folder, seed=number, **options))
-        if is_first_process:
-            print_result(results[-1], run)
-    if is_first_process and seeds > 1:
-        print_seeds(results)
-
-
-@app.command()
-def inspect(
-    folder: Annotated[Path, typer.Argument(help="Folder with images, and masks (classes) or labels (label maps).")],
-    out: Annotated[
-        Path | None, typer.Option(help="PNG file for a contact sheet. Default: contact-sheet-FOLDER.png, here.")
-    ] = None,
-) -> None:
-    """Describe a folder of your own images and masks, and name every file that cannot be used for training."""
-    from segedu.recipes.inspection import inspect_folder
-
-    path = out or Path(f"contact-sheet-{folder.resolve().name}.png")
-    if path.suffix.lower() != ".png" or not path.parent.is_dir():
-        raise typer.BadParameter(f"--out is {str(path)!r}, expected a file that ends in .png, in an existing folder")
-    report = inspect_folder(folder)
-    for fact in report.facts:
-        typer.echo(fact)
-    if report.figure is not None:
-        report.figure.savefig(path, dpi=120)
-        typer.echo(f"Contact sheet: {path}")
-    if not report.problems:
-        typer.echo("No problem found.")
-        return
-    typer.echo(f"\nProblems ({len(report.problems)}):")
-    for problem in report.problems:
-        typer.echo(f"- {problem}")
-    raise typer.Exit(1)
+for command in (commands.train, commands.inspect, commands.predict, commands.evaluate):
+    app.command()(command)
 
 
 @app.command()

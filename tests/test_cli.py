@@ -107,8 +107,8 @@ def folder(tmp_path: Path) -> Path:
         (("--accelerator", "cdua"), "accelerator is 'cdua', expected one of cpu, cuda, mps and auto"),
         (("--accelerator", "cpu", "--devices", "99999"), "devices is 99999, expected 1 to "),
         (("--seed", str(2**40)), "seed is 1099511627776"),
-        (("--data", "no/such/folder"), "data is 'no/such/folder', which is not a folder, expected a folder with index.csv"),
-        (("--data", "tests"), "data is 'tests', which has no index.csv"),
+        (("--data", "no/such/folder"), "data is 'no/such/folder', which does not exist, expected a folder"),
+        (("--data", "tests"), "root is 'tests', which has no images"),
         (("--data", str(ROOT / "pyproject.toml")), "which is not a folder"),
     ],
 )  # fmt: skip

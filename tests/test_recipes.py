@@ -80,7 +80,9 @@ def test_a_run_writes_figures_picture_and_checkpoint(tmp_path: Path) -> None:
     with Image.open(tmp_path / "picture.png") as picture:
         assert picture.width > 300
     assert (tmp_path / "picture.png").stat().st_size < 150_000
-    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "result.json", "picture.png"}
+    lines = (tmp_path / "losses.csv").read_text().splitlines()
+    assert lines[0] == "step,loss" and len(lines) == 13 and lines[12].startswith("12,")
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "losses.csv", "result.json", "picture.png"}
     header, lines = summary(result)
     assert header[:2] == ["method", "val"] and [line[0] for line in lines] == [BASELINE, "unet"]
 

@@ -89,20 +89,27 @@ def embedding_functions(unit: float) -> dict[str, Any]:
     }
 
 
-def on_cells(
-    method: str, targets: Targets, synthetic: dict[str, Any], real: dict[str, Any], **both: Any
-) -> Iterator[Recipe]:
+TARGETS: dict[str, Targets] = {  # method -> what its network learns to predict, computed from a label map
+    "signed_distance": signed_distance.signed_distance_targets,
+    "stardist": stardist.stardist_targets,
+    "cellpose": cellpose.cellpose_targets,
+    "spatial_embedding": spatial_embedding.spatial_embedding_targets,
+    "mask_rcnn": boxes_and_masks,
+}
+
+
+def on_cells(method: str, synthetic: dict[str, Any], real: dict[str, Any], **both: Any) -> Iterator[Recipe]:
     """The recipes of a method: on synthetic cells, with a narrow network, and on real nuclei, with a wider one.
 
     Args:
         method: its name.
-        targets: of one label map.
         synthetic: `build`, `steps`, `learning_rate` and `target` on synthetic cells.
         real: the same on real nuclei.
         **both: `loss` and `postprocess`.
     """
     both |= {"method": method, "task": INSTANCES, "classes": CLASSES, "baseline": OtsuWatershed, "batch_size": 8}
     both |= {"metric": "instance_accuracy"}
+    targets = TARGETS[method]
     yield Recipe(data="cells", sets=cells_instance_sets(targets), cpu_minutes=1, gpu_minutes=0.5, **both, **synthetic)
     yield Recipe(data="nuclei", sets=nuclei_instance_sets(targets), cpu_minutes=60, gpu_minutes=5, **both, **real)
 
@@ -110,7 +117,6 @@ def on_cells(
 RECIPES = (
     *on_cells(
         "signed_distance",
-        signed_distance.signed_distance_targets,
         loss=signed_distance.signed_distance_loss,
         postprocess=lambda outputs, size: signed_distance.postprocess(outputs),
         synthetic={
@@ -129,7 +135,6 @@ RECIPES = (
     ),
     *on_cells(
         "stardist",
-        stardist.stardist_targets,
         loss=stardist.stardist_loss,
         postprocess=stardist.postprocess,
         synthetic={
@@ -142,7 +147,6 @@ RECIPES = (
     ),
     *on_cells(
         "cellpose",
-        cellpose.cellpose_targets,
         loss=cellpose.cellpose_loss,
         postprocess=lambda outputs, size: cellpose.postprocess(outputs),
         synthetic={
@@ -160,7 +164,6 @@ RECIPES = (
     ),
     *on_cells(
         "spatial_embedding",
-        spatial_embedding.spatial_embedding_targets,
         synthetic={
             "build": lambda: quick_layout(embedding_network((12, 24, 48), ((1, 1), (1, 2, 4)), unit=128.0)),
             **embedding_functions(128.0),
@@ -184,7 +187,7 @@ RECIPES = (
         build=nuclei_mask_rcnn,
         loss=mask_rcnn.mask_rcnn_loss,
         postprocess=label_maps_of_mask_rcnn,
-        sets=nuclei_instance_sets(boxes_and_masks),
+        sets=nuclei_instance_sets(TARGETS["mask_rcnn"]),
         collate=stack_with_targets,
         baseline=OtsuWatershed,
         steps=1600,

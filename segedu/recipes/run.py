@@ -1,8 +1,8 @@
 """One run of a recipe: train, evaluate beside a plain baseline, and write the results.
 
-The folder of a run holds `checkpoint.pt`, from which a stopped run resumes and a longer run continues, `result.json`,
-and `picture.png`: image, ground truth and prediction of three held-out images. A checkpoint records its data, recipe
-and network, and a run with others refuses to resume from it.
+The folder of a run holds `checkpoint.pt`, from which a stopped run resumes and a longer run continues, `losses.csv`
+with the loss of each step, `result.json`, and `picture.png`: image, ground truth and prediction of three held-out
+images. A checkpoint records its data, recipe and network, and a run with others refuses to resume from it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from segedu.recipes.data import Sets
 from segedu.recipes.recipe import Recipe
 from segedu.recipes.run_picture import save_picture, write
 from segedu.recipes.run_plan import check_limits, describe, one_cycle, planned_steps
+from segedu.recipes.starting_weights import Start
 from segedu.recipes.task import Predict, Table
 from segedu.training import Trained, fit, shuffled_loader
 from segedu.training.devices import check_devices, start_fabric
@@ -35,6 +36,9 @@ def run_recipe(
     minutes: float | None = None,
     devices: int = 1,
     accelerator: str = "auto",
+    precision: str = "32-true",
+    workers: int = 0,
+    start: Start | None = None,
     fresh: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -49,6 +53,9 @@ def run_recipe(
         minutes: CPU time for training, instead of a number of steps.
         devices: number of devices to train on.
         accelerator: cpu, cuda, mps or auto.
+        precision: 32-true, bf16-mixed, 16-mixed or another that Lightning Fabric knows.
+        workers: number of processes that prepare batches; 0 is the training process itself.
+        start: weights to start from in place of random ones, and layers that keep theirs.
         fresh: start again. The old run in `out` is deleted only after the data and the devices were found valid.
         progress: show a progress bar.
 
@@ -65,12 +72,12 @@ def run_recipe(
     check_devices(accelerator, devices)
     torch.manual_seed(seed)
     model, sets = recipe.build(), recipe.sets(seed, folder)
-    fabric = start_fabric(accelerator, devices)
+    about = {} if start is None else {"start": start.apply(model)}
+    fabric = start_fabric(accelerator, devices, precision)
     if fresh:
         _clear(out, fabric)
-    trained, metadata = _train(
-        recipe, model, sets, Path(out) / "checkpoint.pt", fabric, (seed, steps, minutes), progress
-    )
+    options = {"fabric": fabric, "workers": workers, "progress": progress, "about": about}
+    trained, metadata = _train(recipe, model, sets, Path(out) / "checkpoint.pt", (seed, steps, minutes), **options)
     result = {
         "method": recipe.method,
         "data": recipe.data,
@@ -89,6 +96,7 @@ def run_recipe(
         "rows": rows(recipe, model, sets),
     }
     if fabric.is_global_zero:
+        write(Path(out) / "losses.csv", partial(_write_losses, trained.losses))
         save_picture(Path(out) / "picture.png", predictor(model, recipe), sets, recipe.task.draw)
         result["cpu_seconds"] = round(time.process_time() - cpu_start, 1)
         result["wall_seconds"] = round(time.perf_counter() - wall_start, 1)
@@ -99,7 +107,7 @@ def run_recipe(
 def _clear(out: Path, fabric: Any) -> None:
     """Delete the files of a run."""
     if fabric.is_global_zero:
-        for name in ("checkpoint.pt", "result.json", "picture.png"):
+        for name in ("checkpoint.pt", "losses.csv", "result.json", "picture.png"):
             (Path(out) / name).unlink(missing_ok=True)
     fabric.barrier()
 
@@ -109,21 +117,30 @@ def _train(
     model: nn.Module,
     sets: Sets,
     checkpoint: Path,
-    fabric: Any,
     limits: tuple[int, int | None, float | None],
+    *,
+    fabric: Any,
+    workers: int,
     progress: bool,
+    about: dict[str, Any],
 ) -> tuple[Trained, dict[str, Any]]:
     """Train a newly built model; returns the course of training and the description kept in the checkpoint."""
     seed, steps, minutes = limits
     # the first process decides for all, because each one measures a different speed
     total = fabric.broadcast(planned_steps(recipe, model, sets, steps, minutes, checkpoint))
     torch.manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
-    metadata = describe(recipe, model, sets) | {"limits": {"minutes": minutes}}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=1e-4)
+    metadata = describe(recipe, model, sets) | about | {"limits": {"minutes": minutes}}
     options = {"scheduler": one_cycle(optimizer, recipe.learning_rate, total), "clip_norm": 1.0, "fabric": fabric}
     options |= {"checkpoint": checkpoint, "metadata": metadata, "extend": True, "progress": progress}
-    loader = shuffled_loader(sets.train, recipe.batch_size, seed=seed, collate_fn=recipe.collate)
+    loader = shuffled_loader(sets.train, recipe.batch_size, seed=seed, collate_fn=recipe.collate, num_workers=workers)
     return fit(model, loader, recipe.loss, optimizer, steps=total, **options), metadata
+
+
+def _write_losses(losses: list[float], path: Path) -> None:
+    """Write a table with one row per training step."""
+    path.write_text("step,loss\n" + "".join(f"{step},{loss:.6g}\n" for step, loss in enumerate(losses, 1)))
 
 
 def _finish(recipe: Recipe, model: nn.Module, sets: Sets) -> float:

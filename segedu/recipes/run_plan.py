@@ -7,6 +7,8 @@ import hashlib
 import math
 import re
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -31,20 +33,28 @@ def describe(recipe: Recipe, model: nn.Module, sets: Sets) -> dict[str, Any]:
     `training_data` is a digest of the images and targets before these changes: it detects a corrected mask.
     """
     augmentation = {name: _name(value) for name, value in vars(sets.train).items() if name != "pairs"}
+    preparation = getattr(sets.train, "preparation", None)
+    own = {} if preparation is None else {"preparation": asdict(preparation)}  # plain values, to prepare new images
     return {
         "method": recipe.method,
         "data": recipe.data,
         "classes": list(recipe.classes),
-        "network": _short(hashlib.sha256(_without_addresses(str(model)).encode())),
+        "network": network_digest(model),
         "loss": _name(recipe.loss),
         "learning_rate": recipe.learning_rate,
         "preprocessing": {"samples": type(sets.train).__name__, **augmentation, "collate": _name(recipe.collate)},
         "training_data": data_digest(sets.train.pairs),
+        **own,
     }
 
 
+def network_digest(model: nn.Module) -> str:
+    """Sixteen hexadecimal digits of SHA-256 over the layers of a network, without its weights."""
+    return _short(hashlib.sha256(_without_addresses(str(model)).encode()))
+
+
 def data_digest(values: Any) -> str:
-    """Sixteen hexadecimal digits of SHA-256 over nested lists, tuples and dicts of tensors and plain values."""
+    """Sixteen hexadecimal digits of SHA-256 over nested sequences and dicts of tensors and plain values."""
     digest = hashlib.sha256()
     _add(digest, values)
     return _short(digest)
@@ -60,7 +70,7 @@ def _add(digest: Any, value: Any) -> None:
         for key in sorted(value):
             digest.update(repr(key).encode())
             _add(digest, value[key])
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         digest.update(f"list {len(value)}".encode())
         for item in value:
             _add(digest, item)

@@ -37,8 +37,9 @@ def print_result(result: dict[str, Any], out: Path) -> None:
     console.print(table)
     if result["metric"] == "instance_accuracy":
         console.print(higher_iou_scores(result), soft_wrap=True)
+    goal = f"target {result['target']}; " if result["target"] else ""  # recipes of own images have none
     console.print(
-        f"target {result['target']}; seed {result['seed']}, {result['steps']} steps, "
+        f"{goal}seed {result['seed']}, {result['steps']} steps, "
         f"{result['parameters']} parameters on {result['device']}: {result['training_cpu_seconds']} CPU-seconds of "
         f"training, {result['cpu_seconds']} in all, {result['wall_seconds']} s by the clock",
         soft_wrap=True,

@@ -1,0 +1,185 @@
+"""The commands about training: `segedu train`, `inspect`, `predict` and `evaluate`. They import what they need."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from segedu.recipes.recipe import Recipe
+
+Run = Annotated[Path, typer.Argument(help="Folder of a run of `segedu train`, such as runs/unet-leaves-0.")]
+
+
+def train(
+    method: Annotated[str, typer.Argument(help="Name of the method's file, such as unet.")],
+    data: Annotated[
+        str, typer.Option(help="Data set: street, shapes, cells, volume, prostate, or a folder of your own images.")
+    ] = "shapes",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Output folder. A stopped run continues from it, and so does one with more steps."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of weights, data order and augmentation.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs, with seeds from --seed on, and a table.")] = 1,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of training steps. Default: the recipe's.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="CPU minutes of training, instead of --steps.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate. Default: the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images per step. Default: the recipe's.")] = None,
+    start: Annotated[
+        str, typer.Option("--from", help="Start from these weights: folder of a run, or a name of segedu.weights.")
+    ] = "",
+    freeze: Annotated[
+        list[str] | None, typer.Option(help="Do not train this part of the network, such as encoder. Repeatable.")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="Own images: side of the training windows in pixels, a multiple of 32.")
+    ] = None,
+    longest_side: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Own images: reduce images with a longer side, in pixels. 0: never. Default: 512 "
+            "for masks, never for label maps.",
+        ),
+    ] = None,
+    ignore: Annotated[
+        int | None, typer.Option(min=0, help="Own images: number of the last class, whose pixels are ignored.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches beside the training.")] = 0,
+    precision: Annotated[str, typer.Option(help="Number format: 32-true, bf16-mixed or 16-mixed.")] = "32-true",
+    devices: Annotated[int, typer.Option(min=1, help="Number of devices to train on.")] = 1,
+    accelerator: Annotated[str, typer.Option(help="Device type: cpu, cuda, mps or auto.")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in --out and start again.")] = False,
+) -> None:
+    """Train a method, on the data of its recipe or on your own images, and print its score beside a baseline."""
+    from segedu.recipes.run import run_recipe
+    from segedu.recipes.run_table import print_result, print_seeds
+    from segedu.recipes.starting_weights import Start
+
+    recipe, folder = _find_recipe(method, data, window=window, longest_side=longest_side, ignored=ignore)
+    recipe = _changed(recipe, learning_rate=learning_rate, batch_size=batch_size)
+    options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator, "fresh": fresh}
+    options |= {"workers": workers, "precision": precision}
+    options["start"] = Start(start, tuple(freeze or ())) if start or freeze else None
+    is_first_process = devices == 1 or int(os.environ.get("LOCAL_RANK", 0)) == 0
+    data_name = recipe.data if folder is None else folder.resolve().name
+    results = []
+    for number in range(seed, seed + seeds):
+        run = (out or Path("runs")) / f"{method}-{data_name}-{number}" if out is None or seeds > 1 else out
+        results.append(run_recipe(recipe, run, folder=folder, seed=number, **options))
+        if is_first_process:
+            print_result(results[-1], run)
+    if is_first_process and seeds > 1:
+        print_seeds(results)
+
+
+def _find_recipe(method: str, data: str, **own: int | None) -> tuple[Recipe, Path | None]:
+    """The recipe of a method on a data set or on a folder of your own, and the folder if there is one."""
+    from segedu.recipes.method_suggestions import suggestions
+    from segedu.recipes.recipe import NAMES, find_recipe
+
+    folder = Path(data)
+    if (method, data) not in NAMES and folder.is_dir() and not (folder / "index.csv").is_file():
+        from segedu.recipes.own_images import own_recipe, split_note
+
+        typer.echo(split_note(folder))
+        return own_recipe(method, folder, **own), folder
+    if len(folder.parts) > 1 and not folder.exists():
+        raise FileNotFoundError(f"data is {data!r}, which does not exist, expected a folder with images and masks")
+    if any(value is not None for value in own.values()):
+        raise typer.BadParameter(f"--window, --longest-side and --ignore are for a folder of your own, not for {data}")
+    try:
+        return find_recipe(method, data)
+    except ValueError as error:
+        problem, _, expected = str(error).partition(", expected")
+        raise typer.BadParameter(f"{problem}. {suggestions(method)}Expected{expected}") from None
+
+
+def _changed(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with the fields that are not None."""
+    from dataclasses import replace
+
+    rate = changes["learning_rate"]
+    if rate is not None and not 0 < rate < float("inf"):
+        raise typer.BadParameter(f"--learning-rate is {rate:g}, expected a number above 0")
+    return replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+
+
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="Folder with images, and masks (classes) or labels (label maps).")],
+    out: Annotated[
+        Path | None, typer.Option(help="PNG file for a contact sheet. Default: contact-sheet-FOLDER.png, here.")
+    ] = None,
+) -> None:
+    """Describe a folder of your own images and masks, and name every file that cannot be used for training."""
+    from segedu.recipes.inspection import inspect_folder
+
+    path = out or Path(f"contact-sheet-{folder.resolve().name}.png")
+    if path.suffix.lower() != ".png" or not path.parent.is_dir():
+        raise typer.BadParameter(f"--out is {str(path)!r}, expected a file that ends in .png, in an existing folder")
+    report = inspect_folder(folder)
+    for fact in report.facts:
+        typer.echo(fact)
+    if report.figure is not None:
+        report.figure.savefig(path, dpi=120)
+        typer.echo(f"Contact sheet: {path}")
+    if not report.problems:
+        typer.echo("No problem found.")
+        return
+    typer.echo(f"\nProblems ({len(report.problems)}):")
+    for problem in report.problems:
+        typer.echo(f"- {problem}")
+    raise typer.Exit(1)
+
+
+def predict(
+    run: Run,
+    images: Annotated[Path, typer.Argument(help="An image, a folder of images, or a folder that contains images/.")],
+    out: Annotated[Path, typer.Option(help="Output folder for masks, overlays, annotations.json and counts.csv.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist in --out.")] = False,
+) -> None:
+    """Predict images with a trained network, and write masks, overlays, a COCO file, and a table of areas."""
+    from segedu.recipes.prediction_files import images_in, write_predictions
+    from segedu.recipes.trained_run import load_run
+
+    trained, found = load_run(run), images_in(images)
+    problems = write_predictions(trained, found, out, overwrite=overwrite)
+    typer.echo(
+        f"{len(found) - len(problems)} images predicted by {trained.recipe.method} after {trained.steps} steps: "
+        f"{out / trained.kind}, {out / 'overlays'}, {out / 'annotations.json'}, {out / 'counts.csv'}"
+    )
+    if problems:
+        typer.echo(f"\nNot predicted ({len(problems)}):")
+        for problem in problems:
+            typer.echo(f"- {problem}")
+        raise typer.Exit(1)
+
+
+def evaluate(
+    run: Run,
+    folder: Annotated[Path, typer.Argument(help="Folder with images and their masks or labels.")],
+    split: Annotated[str, typer.Option(help="Name of a file in splits, such as test. Default: all images.")] = "all",
+    out: Annotated[
+        Path | None, typer.Option(help="PNG file of examples. Default: evaluation-SPLIT.png in RUN.")
+    ] = None,
+) -> None:
+    """Compare a trained network's predictions with the ground truth of a folder, at the size of its images."""
+    from segedu.recipes.evaluation import evaluate_run
+    from segedu.recipes.trained_run import load_run
+
+    trained = load_run(run)
+    path = out or trained.path.parent / f"evaluation-{split}.png"
+    if path.suffix.lower() != ".png" or not path.parent.is_dir():
+        raise typer.BadParameter(f"--out is {str(path)!r}, expected a file that ends in .png, in an existing folder")
+    result = evaluate_run(trained, folder, split)
+    typer.echo(f"{trained.recipe.method} after {trained.steps} steps, {len(result.per_image)} images of {split}:")
+    for name, value in result.figures.items():
+        typer.echo(f"{name.replace('iou', 'IoU').replace('_', ' ')}: {value:.4f}")
+    worst = sorted(result.per_image, key=result.per_image.__getitem__)[:5]
+    typer.echo("Lowest scores: " + ", ".join(f"{name} {result.per_image[name]:.2f}" for name in worst))
+    result.picture.savefig(path, dpi=100)
+    typer.echo(f"Worst, middle and best image: {path}")

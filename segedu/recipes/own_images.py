@@ -1,0 +1,311 @@
+"""Train on a folder of your own images: how it is read and prepared, and the recipe that this makes of a method.
+
+A folder of masks (classes) trains the networks of `segedu.recipes.photos`, and a folder of label maps those of
+`segedu.recipes.cell_instances`. See `segedu.datasets.folder` for the layout.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pad
+from tqdm.auto import tqdm
+
+from segedu.datasets.files import read_image
+from segedu.datasets.folder import ALL, LABELS, MASKS, SegmentationFolder, read_splits, read_target
+from segedu.datasets.sample import VOID, compact
+from segedu.recipes import cell_instances
+from segedu.recipes.data import Pair, Pairs, Sets, brighten, flip, mirror, random_window
+from segedu.recipes.loss import PixelsAndOverlap
+from segedu.recipes.photos import NETWORKS, build_for_photos
+from segedu.recipes.recipe import Recipe, load_recipe
+from segedu.recipes.task import SEMANTIC
+
+STEPS = 1000
+BATCH = 8
+HELD_OUT = 0.2  # fraction of the images that are held out where the folder has no splits
+LONGEST_SIDE = {MASKS: 512, LABELS: None}  # pixels: photographs are reduced, microscope images keep their resolution
+WINDOW = {MASKS: 160, LABELS: 128}  # pixels: the side of the windows of the training
+OWN = "own images"  # the data set's name in the description of a run
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What happens to an image before a network sees it. It is kept in the checkpoint, and `segedu predict` repeats it.
+
+    Attributes:
+        kind: "masks" for photographs with classes; "labels" for microscope images with label maps, of which the 1st and
+            99.8th percentiles of the values are mapped to 0 and 1.
+        longest_side: images with a longer side are reduced to it; None keeps every size.
+        window: side of the random windows of the training, in pixels.
+        ignored: class of masks whose pixels are ignored, as 255 is; None for none.
+    """
+
+    kind: str
+    longest_side: int | None
+    window: int
+    ignored: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.window < 32 or self.window % 32:
+            raise ValueError(f"window is {self.window}, expected a multiple of 32, at least 32")
+        if self.longest_side is not None and self.longest_side < 32:
+            raise ValueError(f"longest_side is {self.longest_side}, expected at least 32 pixels")
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Prepare an image (3, H, W) in [0, 1]; the result (3, h, w) has 8 bits per channel."""
+        image = resize(image[None].float(), self.size_of(image.shape[-2:]), "area")[0]
+        if self.kind == LABELS:
+            low, high = np.percentile(image.numpy(), (1, 99.8))
+            image = (image - float(low)) / max(float(high - low), 1e-3)
+        return (image.clamp(0, 1) * 255).round() / 255
+
+    def target(self, target: Tensor) -> Tensor:
+        """Mark the ignored class of a mask (H, W) as 255; a label map stays as it is."""
+        return target if self.ignored is None else target.where(target != self.ignored, VOID)
+
+    def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of the prepared image, for that of the image."""
+        factor = 1.0 if self.longest_side is None else min(1.0, self.longest_side / max(size))
+        return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def resize(maps: Tensor, size: tuple[int, int], method: str) -> Tensor:
+    """Resize (B, C, H, W) to (height, width).
+
+    `method` is "area" for images, which filters before it reduces, or "nearest" for targets.
+    """
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    if method == "nearest":
+        return interpolate(maps.double(), size, mode="nearest-exact").to(maps.dtype)
+    return interpolate(maps, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+class StoredPairs(Sequence[Pair]):
+    """Prepared images and their targets in memory, an image with 8 bits per channel.
+
+    Each access returns an image float32 (3, h, w) in [0, 1] and its classes int64 or its label map int32 (h, w).
+    """
+
+    def __init__(self, images: list[Tensor], targets: list[Tensor]) -> None:
+        self.images = [(image * 255).round().to(torch.uint8) for image in images]
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Pair:
+        target = self.targets[index]
+        return self.images[index].float() / 255, target.long() if target.dtype == torch.uint8 else target
+
+
+class Windows(Pairs):
+    """Random windows of stored images. `preparation` is that of the images."""
+
+    def __init__(self, pairs: StoredPairs, change: Any, preparation: Preparation) -> None:
+        self.pairs, self.change, self.preparation = pairs, change, preparation
+
+
+class MostFrequentClass(nn.Module):
+    """The most frequent class of the training images, for every pixel."""
+
+    name = "most frequent class"
+
+    def __init__(self, train: Sequence[Pair], num_classes: int) -> None:
+        super().__init__()
+        counts: Counter = Counter()
+        for _, target in train:
+            values, pixels = target[target != VOID].unique(return_counts=True)
+            counts.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
+        self.num_classes, self.most_frequent = num_classes, max(counts, key=counts.__getitem__, default=0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = torch.zeros(len(images), self.num_classes, *images.shape[-2:])
+        logits[:, self.most_frequent] = 1
+        return logits
+
+
+# --- random changes -----------------------------------------------------------------------------------------------
+
+
+def padded(image: Tensor, target: Tensor, window: int, fill: int) -> Pair:
+    """Pad an image that is smaller than a window with black at the right and the bottom, its target with `fill`."""
+    missing = (0, max(0, window - image.shape[-1]), 0, max(0, window - image.shape[-2]))
+    return pad(image, missing), pad(target, missing, value=fill)
+
+
+def photo_window(image: Tensor, target: Tensor, window: int) -> Pair:
+    """A random window of a photograph, mirrored at random, never upside down, and brightened."""
+    image, target = padded(image, target, window, VOID)
+    index = random_window(image, (window, window))
+    return brighten(*mirror(image[index], target[index]))
+
+
+def label_map_window(image: Tensor, target: Tensor, window: int, targets: cell_instances.Targets) -> tuple:
+    """A random window of a microscope image, flipped, turned and brightened, and what the network learns of it."""
+    image, target = padded(image, target, window, 0)
+    index = random_window(image, (window, window))
+    image, target = brighten(*flip(image[index], target[index]))
+    return image, targets(target)
+
+
+# --- from a folder to a recipe ------------------------------------------------------------------------------------
+
+
+def own_recipe(
+    method: str,
+    root: Path,
+    *,
+    window: int | None = None,
+    longest_side: int | None = None,
+    ignored: int | None = None,
+    **changes: Any,
+) -> Recipe:
+    """The recipe of a method on a folder of your own.
+
+    Args:
+        method: a network of `segedu.recipes.photos` for masks, of `segedu.recipes.cell_instances` for label maps.
+        root: the folder.
+        window: side of the training windows in pixels. Default: 160 for masks, 128 for label maps.
+        longest_side: images with a longer side are reduced. Default: 512 for masks, no limit for label maps; 0 is none.
+        ignored: last class of the masks, whose pixels are ignored, such as an unclear border.
+        **changes: other fields of the recipe, such as `steps`, `batch_size` or `learning_rate`; None is left out.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder cannot be used, see `SegmentationFolder`, or the method does not
+            learn from its kind of ground truth.
+    """
+    folder = SegmentationFolder(root)
+    kind = folder.target_folder
+    side = LONGEST_SIDE[kind] if longest_side is None else longest_side or None
+    classes = folder.classes or _numbered_classes(folder)
+    if ignored is not None and (kind == LABELS or ignored != len(classes) - 1 or ignored < 2):
+        raise ValueError(
+            f"ignored is {ignored}, expected the number of the last of at least three classes of a folder of masks; "
+            f"this folder has {len(classes)} classes: set the pixels of other classes to 255 in the masks"
+        )
+    classes = classes if ignored is None else classes[:ignored]
+    recipe = recipe_for(method, classes, Preparation(kind, side, window or WINDOW[kind], ignored))
+    training = split_names(folder)["train"]  # a batch is at most all of them
+    changes = {"batch_size": min(recipe.batch_size, len(training))} | {
+        k: v for k, v in changes.items() if v is not None
+    }
+    return replace(recipe, **changes)
+
+
+def recipe_for(method: str, classes: tuple[str, ...], preparation: Preparation) -> Recipe:
+    """The recipe of a method for images of this preparation, and these classes."""
+    kind = preparation.kind
+    methods = tuple(NETWORKS) if kind == MASKS else tuple(cell_instances.TARGETS)
+    if method not in methods:
+        raise ValueError(
+            f"method is {method!r}, which does not learn from a folder of {kind}, expected one of {', '.join(methods)}"
+        )
+    if kind == LABELS:
+        recipe = load_recipe(method, "nuclei")
+        change = partial(label_map_window, window=preparation.window, targets=cell_instances.TARGETS[method])
+        sets = partial(own_sets, preparation=preparation, change=change)
+        return replace(recipe, data=OWN, classes=classes, sets=sets, batch_size=BATCH, steps=STEPS, target=0.0)
+    return Recipe(
+        method=method,
+        data=OWN,
+        task=SEMANTIC,
+        classes=classes,
+        build=partial(build_for_photos, method, len(classes)),
+        loss=PixelsAndOverlap(background=True),
+        sets=partial(own_sets, preparation=preparation, change=partial(photo_window, window=preparation.window)),
+        baseline=MostFrequentClass,
+        steps=STEPS,
+        batch_size=BATCH,
+        learning_rate=NETWORKS[method][1],
+        metric="mean_iou",
+        target=0.0,
+        cpu_minutes=30,
+        gpu_minutes=5,
+    )
+
+
+def own_sets(seed: int, root: Path | None, *, preparation: Preparation, change: Any) -> Sets:
+    """Read all images of a folder: those of the split train to train on, and those of every other split apart."""
+    folder = SegmentationFolder(root)
+    splits = split_names(folder)
+    total = sum(len(names) for names in splits.values())
+    with tqdm(total=total, desc="read images", unit="image", leave=False) as bar:
+        pairs = {name: _read_pairs(folder, names, preparation, bar) for name, names in splits.items()}
+    train = Windows(pairs.pop("train"), change, preparation)
+    return Sets(train, {name: {"all": stored} for name, stored in pairs.items()})
+
+
+def split_names(folder: SegmentationFolder) -> dict[str, list[str]]:
+    """The images of each split. `train` comes first, then `val` if there is one, then the others.
+
+    Without a split to evaluate on, every fifth image of a fixed random order is held out as `val`; without a split to
+    train on, all images are used that are in no other.
+    """
+    splits = {name: names for name, names in read_splits(folder.root, folder.images).items() if name != ALL}
+    others = set().union(*splits.values())
+    train = splits.pop("train", [name for name in sorted(folder.images) if name not in others])
+    if not splits:
+        order = np.random.default_rng(0).permutation(sorted(train)).tolist()
+        count = max(1, round(HELD_OUT * len(order)))
+        splits, train = {"val": sorted(order[:count])}, sorted(order[count:])
+    if not train:
+        raise ValueError(
+            f"{folder.root} has no image to train on, expected at least two images, one of them not held out"
+        )
+    return {"train": train} | dict(sorted(splits.items(), key=lambda item: (item[0] != "val", item[0])))
+
+
+def split_note(root: Path) -> str:
+    """A sentence about the number of images of each split, and where the splits come from."""
+    folder = SegmentationFolder(root)
+    counts = ", ".join(f"{name} {len(names)}" for name, names in split_names(folder).items())
+    if (folder.root / "splits").is_dir():
+        return f"Images of {folder.root}: {counts}."
+    return (
+        f"Images of {folder.root}: {counts}. The folder has no splits, so random images are held out. If several "
+        f"images show the same scene, patient or specimen, write splits/train.txt and splits/val.txt yourself."
+    )
+
+
+def _read_pairs(folder: SegmentationFolder, names: list[str], preparation: Preparation, bar: tqdm) -> StoredPairs:
+    images, targets = [], []
+    for name in names:
+        image, target = read_pair(folder, name)
+        images.append(preparation(image))
+        target = preparation.target(target)
+        small = resize(target[None, None], preparation.size_of(target.shape), "nearest")[0, 0]
+        targets.append(small.to(torch.uint8) if folder.target_folder == MASKS else compact(small)[0])
+        bar.update()
+    return StoredPairs(images, targets)
+
+
+def read_pair(folder: SegmentationFolder, name: str) -> Pair:
+    """An image (3, H, W) of a folder, and its classes or label map int64 (H, W), as they are on the disk.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing or cannot be used.
+    """
+    image = torch.from_numpy(read_image(folder.images[name]))
+    if name not in folder.targets:
+        expected = folder.root / folder.target_folder / f"{name}.png"
+        raise FileNotFoundError(f"{folder.images[name]} has no ground truth, expected {expected}")
+    return image, read_target(folder.targets[name], image.shape[1:], folder.target_folder, folder.classes)
+
+
+def _numbered_classes(folder: SegmentationFolder) -> tuple[str, ...]:
+    """Names for the classes of masks without `classes.txt`: as many as the highest class of all masks needs."""
+    highest = 1
+    for name in folder.names:
+        _, target = read_pair(folder, name)
+        highest = max(highest, int(torch.where(target == VOID, 0, target).max()))
+    return tuple(f"class {number}" for number in range(highest + 1))
