@@ -185,7 +185,9 @@ from typer.testing import CliRunner
 from segedu.cli import app
 outcome = CliRunner().invoke(app, ["train", "unet", "--help"])
 assert outcome.exit_code == 0, outcome.output
-assert not {"torch", "segedu.recipes", "segedu.panoptic", "segedu.promptable"} & set(sys.modules)
+assert not {"torch", "segedu.panoptic", "segedu.promptable"} & set(sys.modules)
+recipes = {name for name in sys.modules if name.startswith("segedu.recipes.")}
+assert recipes == {"segedu.recipes.commands"}, recipes
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
