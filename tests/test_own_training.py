@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +32,7 @@ from segedu.recipes.starting_weights import Start
 from segedu.recipes.trained_run import TrainedRun, load_run, predict_in_tiles
 from segedu.training import load_checkpoint, save_checkpoint
 
+SCRIPT = Path(__file__).resolve().parents[1] / "course" / "06-unet" / "train_in_100_lines.py"
 SIZE = (44, 60)  # smaller than a window of 64 x 64
 
 
@@ -100,6 +104,16 @@ def test_splits_decide_and_train_is_what_is_left(folder: Callable) -> None:
     (root / "splits" / "val.txt").write_text("image_0\nimage_1\n")
     (root / "splits" / "train.txt").write_text("image_2\n")
     assert list(split_names(SegmentationFolder(root))) == ["train", "val", "test"]
+
+
+def test_fewer_training_images_are_a_part_of_more(folder: Callable) -> None:
+    root = folder("masks")
+    three, five = (own_recipe("unet", root, train_images=n).sets(0, root) for n in (3, 5))
+    assert len(three.train) == 3 and len(five.train) == 5 and own_recipe("unet", root, train_images=3).batch_size == 3
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(three.train.pairs, five.train.pairs, strict=False))
+    assert len(three.held_out["val"]["all"]) == 2
+    with pytest.raises(ValueError, match="train_images is 9, expected 1 to 8"):
+        own_recipe("unet", root, train_images=9)
 
 
 def test_preparation_reduces_and_stretches() -> None:
@@ -190,7 +204,7 @@ def test_the_commands_work_together(folder: Callable, tmp_path: Path) -> None:
     assert "train 8, val 2. The folder has no splits" in done.output and "most frequent class" in done.output
     assert "target" not in done.output.partition("seed 0")[0].splitlines()[-1]
     done = command("predict", out, root / "images" / "image_3.png", "--out", tmp_path / "masks_of_3")
-    assert done.exit_code == 0 and "1 images predicted by unet after 2 steps" in done.output
+    assert done.exit_code == 0 and "1 image predicted by unet after 2 steps" in done.output
     assert {path.name for path in (tmp_path / "masks_of_3").iterdir()} == {
         "masks", "overlays", "annotations.json", "counts.csv"
     }  # fmt: skip
@@ -202,6 +216,19 @@ def test_a_run_of_a_synthetic_recipe_predicts(tmp_path: Path) -> None:
     done = command("train", "unet", "--data", "cells", "--steps", 2, "--out", tmp_path, "--accelerator", "cpu")
     assert done.exit_code == 0, done.output
     assert load_run(tmp_path).predict(torch.rand(3, 33, 47)).shape == (33, 47)
+
+
+def test_the_script_of_the_page_learns_and_writes_masks(folder: Callable, tmp_path: Path) -> None:
+    root = folder("masks")
+    (tmp_path / "short.py").write_text(SCRIPT.read_text().replace("40, 10", "2, 10").replace("64 //", "16 //"))
+    words = [sys.executable, tmp_path / "short.py", root, root / "images", tmp_path / "out"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    scores = [float(score) for score in re.findall(r"validation mean IoU ([0-9.]+)", done.stdout)]
+    assert len(scores) == 2 and max(scores) > 0.3
+    with Image.open(tmp_path / "out" / "image_3.png") as mask:
+        assert mask.size == SIZE[::-1] and np.array(mask).max() <= 2
+    assert len(list((tmp_path / "out").iterdir())) == 10 and len(SCRIPT.read_text().splitlines()) < 120
 
 
 # --- fine-tuning --------------------------------------------------------------------------------------------------

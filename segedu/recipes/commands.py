@@ -49,6 +49,9 @@ def train(
     ignore: Annotated[
         int | None, typer.Option(min=0, help="Own images: number of the last class, whose pixels are ignored.")
     ] = None,
+    train_images: Annotated[
+        int | None, typer.Option(min=1, help="Own images: train on so many images only, for a learning curve.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches beside the training.")] = 0,
     precision: Annotated[str, typer.Option(help="Number format: 32-true, bf16-mixed or 16-mixed.")] = "32-true",
     devices: Annotated[int, typer.Option(min=1, help="Number of devices to train on.")] = 1,
@@ -60,7 +63,9 @@ def train(
     from segedu.recipes.run_table import print_result, print_seeds
     from segedu.recipes.starting_weights import Start
 
-    recipe, folder = _find_recipe(method, data, window=window, longest_side=longest_side, ignored=ignore)
+    recipe, folder = _find_recipe(
+        method, data, window=window, longest_side=longest_side, ignored=ignore, train_images=train_images
+    )
     recipe = _changed(recipe, learning_rate=learning_rate, batch_size=batch_size)
     options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator, "fresh": fresh}
     options |= {"workers": workers, "precision": precision}
@@ -91,7 +96,9 @@ def _find_recipe(method: str, data: str, **own: int | None) -> tuple[Recipe, Pat
     if len(folder.parts) > 1 and not folder.exists():
         raise FileNotFoundError(f"data is {data!r}, which does not exist, expected a folder with images and masks")
     if any(value is not None for value in own.values()):
-        raise typer.BadParameter(f"--window, --longest-side and --ignore are for a folder of your own, not for {data}")
+        raise typer.BadParameter(
+            f"--window, --longest-side, --ignore and --train-images are for a folder of your own, not for {data}"
+        )
     try:
         return find_recipe(method, data)
     except ValueError as error:
@@ -149,7 +156,7 @@ def predict(
     trained, found = load_run(run), images_in(images)
     problems = write_predictions(trained, found, out, overwrite=overwrite)
     typer.echo(
-        f"{len(found) - len(problems)} images predicted by {trained.recipe.method} after {trained.steps} steps: "
+        f"{count_images(len(found) - len(problems))} predicted by {trained.recipe.method} after {trained.steps} steps: "
         f"{out / trained.kind}, {out / 'overlays'}, {out / 'annotations.json'}, {out / 'counts.csv'}"
     )
     if problems:
@@ -157,6 +164,11 @@ def predict(
         for problem in problems:
             typer.echo(f"- {problem}")
         raise typer.Exit(1)
+
+
+def count_images(number: int) -> str:
+    """The number with its noun."""
+    return f"{number} image" + "s" * (number != 1)
 
 
 def evaluate(
@@ -176,7 +188,9 @@ def evaluate(
     if path.suffix.lower() != ".png" or not path.parent.is_dir():
         raise typer.BadParameter(f"--out is {str(path)!r}, expected a file that ends in .png, in an existing folder")
     result = evaluate_run(trained, folder, split)
-    typer.echo(f"{trained.recipe.method} after {trained.steps} steps, {len(result.per_image)} images of {split}:")
+    typer.echo(
+        f"{trained.recipe.method} after {trained.steps} steps, {count_images(len(result.per_image))} of {split}:"
+    )
     for name, value in result.figures.items():
         typer.echo(f"{name.replace('iou', 'IoU').replace('_', ' ')}: {value:.4f}")
     worst = sorted(result.per_image, key=result.per_image.__getitem__)[:5]

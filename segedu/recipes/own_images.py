@@ -168,6 +168,7 @@ def own_recipe(
     window: int | None = None,
     longest_side: int | None = None,
     ignored: int | None = None,
+    train_images: int | None = None,
     **changes: Any,
 ) -> Recipe:
     """The recipe of a method on a folder of your own.
@@ -178,6 +179,8 @@ def own_recipe(
         window: side of the training windows in pixels. Default: 160 for masks, 128 for label maps.
         longest_side: images with a longer side are reduced. Default: 512 for masks, no limit for label maps; 0 is none.
         ignored: last class of the masks, whose pixels are ignored, such as an unclear border.
+        train_images: train on so many images of the split train, taken from a fixed random order, to see how the score
+            depends on their number; None takes all.
         **changes: other fields of the recipe, such as `steps`, `batch_size` or `learning_rate`; None is left out.
 
     Raises:
@@ -195,8 +198,11 @@ def own_recipe(
         )
     classes = classes if ignored is None else classes[:ignored]
     recipe = recipe_for(method, classes, Preparation(kind, side, window or WINDOW[kind], ignored))
-    training = split_names(folder)["train"]  # a batch is at most all of them
-    changes = {"batch_size": min(recipe.batch_size, len(training))} | {
+    available = len(split_names(folder)["train"])
+    if train_images is not None and not 1 <= train_images <= available:
+        raise ValueError(f"train_images is {train_images}, expected 1 to {available}, the images of the split train")
+    recipe = replace(recipe, sets=partial(recipe.sets, train_images=train_images))
+    changes = {"batch_size": min(recipe.batch_size, train_images or available)} | {
         k: v for k, v in changes.items() if v is not None
     }
     return replace(recipe, **changes)
@@ -234,10 +240,16 @@ def recipe_for(method: str, classes: tuple[str, ...], preparation: Preparation) 
     )
 
 
-def own_sets(seed: int, root: Path | None, *, preparation: Preparation, change: Any) -> Sets:
-    """Read all images of a folder: those of the split train to train on, and those of every other split apart."""
+def own_sets(
+    seed: int, root: Path | None, *, preparation: Preparation, change: Any, train_images: int | None = None
+) -> Sets:
+    """Read all images of a folder: those of the split train to train on, and those of every other split apart.
+
+    `train_images` is as in `own_recipe`.
+    """
     folder = SegmentationFolder(root)
     splits = split_names(folder)
+    splits["train"] = np.random.default_rng(0).permutation(sorted(splits["train"])).tolist()[:train_images]
     total = sum(len(names) for names in splits.values())
     with tqdm(total=total, desc="read images", unit="image", leave=False) as bar:
         pairs = {name: _read_pairs(folder, names, preparation, bar) for name, names in splits.items()}
@@ -269,7 +281,7 @@ def split_note(root: Path) -> str:
     """A sentence about the number of images of each split, and where the splits come from."""
     folder = SegmentationFolder(root)
     counts = ", ".join(f"{name} {len(names)}" for name, names in split_names(folder).items())
-    if (folder.root / "splits").is_dir():
+    if len(read_splits(folder.root, folder.images)) > 1:
         return f"Images of {folder.root}: {counts}."
     return (
         f"Images of {folder.root}: {counts}. The folder has no splits, so random images are held out. If several "

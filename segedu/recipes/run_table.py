@@ -92,6 +92,6 @@ def print_seeds(results: Sequence[dict[str, Any]]) -> None:
     print(
         f"{metric} on {first['data']}, {split}, seeds {', '.join(str(result['seed']) for result in results)}: "
         f"{baseline} {' '.join(baselines)}; {method} {' '.join(scores)}; least {min(scores)}, "
-        f"target {first['target']}; {first['parameters']} parameters, {first['steps']} steps, "
+        f"target {first['target'] or 'none'}; {first['parameters']} parameters, {first['steps']} steps, "
         f"at most {cost} CPU-seconds of training"
     )
