@@ -10,6 +10,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 import io
 import os
 import subprocess
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -65,8 +66,17 @@ def _require(package: str, extra: str) -> None:
         raise ImportError(f"{package} is not installed: pip install 'segedu[{extra}]'")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"segedu {version('segedu')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Image segmentation: a course with labs, a library and an autograder."""
@@ -146,7 +156,7 @@ def mutants(
         print_mutants(_course(course), labs or [], write)
 
 
-for command in (commands.train, commands.inspect, commands.predict, commands.evaluate):
+for command in (commands.train, commands.inspect, commands.predict, commands.evaluate, commands.export):
     app.command()(command)
 
 

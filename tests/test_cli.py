@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+import segedu
 from segedu import cli
 from segedu.cli import app
 from segedu.recipes import run as experiment
@@ -247,3 +248,8 @@ def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m segedu.cli --help | head -1"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)
     assert done.returncode == 0 and "Traceback" not in done.stderr
+
+
+def test_version() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert done.exit_code == 0 and done.output.strip() == f"segedu {segedu.__version__}"

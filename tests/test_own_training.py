@@ -231,6 +231,23 @@ def test_the_script_of_the_page_learns_and_writes_masks(folder: Callable, tmp_pa
     assert len(list((tmp_path / "out").iterdir())) == 10 and len(SCRIPT.read_text().splitlines()) < 120
 
 
+def test_an_exported_network_has_the_same_logits(folder: Callable, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    run = trained(folder("masks"), "unet", tmp_path / "run")
+    done = command("export", tmp_path / "run", "--out", tmp_path / "unet.onnx", "--height", 64, "--width", 96)
+    assert done.exit_code == 0 and "shape (1, 3, 64, 96)" in done.output, done.output
+    session = onnxruntime.InferenceSession(tmp_path / "unet.onnx", providers=["CPUExecutionProvider"])
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = run.model(images)
+    (logits,) = session.run(None, {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), expected, atol=1e-4, rtol=1e-4)
+    about = json.loads(session.get_modelmeta().custom_metadata_map["segedu"])
+    assert about["classes"] == list(run.classes) and about["preparation"]["kind"] == "masks"
+    refused = command("export", tmp_path / "run", "--out", tmp_path / "unet.pt")
+    assert refused.exit_code != 0 and "expected a file that ends in .onnx" in " ".join(refused.output.split())
+
+
 # --- fine-tuning --------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""The commands about training: `segedu train`, `inspect`, `predict` and `evaluate`. They import what they need."""
+"""Commands about training: `train`, `inspect`, `predict`, `evaluate` and `export`. Each imports what it needs."""
 
 from __future__ import annotations
 
@@ -164,6 +164,22 @@ def predict(
         for problem in problems:
             typer.echo(f"- {problem}")
         raise typer.Exit(1)
+
+
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="File to write, which ends in .onnx.")],
+    height: Annotated[int, typer.Option(min=32, help="Height of the images that the exported network takes.")] = 256,
+    width: Annotated[int, typer.Option(min=32, help="Width of the images that the exported network takes.")] = 256,
+) -> None:
+    """Write a trained network as an ONNX file, with its classes in the metadata."""
+    from segedu.recipes.export import export_onnx
+    from segedu.recipes.trained_run import load_run
+
+    if out.suffix.lower() != ".onnx" or not out.parent.is_dir():
+        raise typer.BadParameter(f"--out is {str(out)!r}, expected a file that ends in .onnx, in an existing folder")
+    export_onnx(load_run(run), out, (height, width))
+    typer.echo(f"Written: {out}. Its input `images` has the shape (1, 3, {height}, {width}), with values in [0, 1].")
 
 
 def count_images(number: int) -> str:
