@@ -389,8 +389,25 @@ def test_images_without_a_mask_are_named(folder: Callable) -> None:
     root = folder("masks")
     (root / "masks" / "image_7.png").unlink()
     (root / "classes.txt").write_text("ground\nleaf\nborder\n")
-    with pytest.raises(FileNotFoundError, match=r"image_7.png has no ground truth, expected .*masks/image_7.png"):
+    with pytest.raises(
+        FileNotFoundError, match=r"image_7.png has no ground truth, expected .*; segedu inspect .*masks names every"
+    ):
         own_sets(0, root, preparation=Preparation("masks", None, 64), change=None)
+
+
+def test_masks_of_one_class_and_images_in_two_splits_are_refused(folder: Callable) -> None:
+    root = folder("masks")
+    (root / "splits").mkdir()
+    (root / "splits" / "train.txt").write_text("image_0\nimage_1\nimage_2\n")
+    (root / "splits" / "val.txt").write_text("image_2\nimage_3\n")
+    with pytest.raises(ValueError, match="has image_2 and 0 other images both in train and in val"):
+        own_recipe("unet", root)
+    (root / "splits" / "val.txt").write_text("image_3\n")
+    for value, which in ((1, "only class 1"), (255, "only ignored pixels")):
+        for i in range(3):
+            save(root / "masks" / f"image_{i}.png", np.full(SIZE, value, np.uint8))
+        with pytest.raises(ValueError, match=f"has masks with {which} in its training images"):
+            own_sets(0, root, preparation=Preparation("masks", None, 64), change=None)
 
 
 def test_runs_of_other_tasks_and_other_classes_are_refused(folder: Callable, tmp_path: Path) -> None:

@@ -254,7 +254,19 @@ def own_sets(
     with tqdm(total=total, desc="read images", unit="image", leave=False) as bar:
         pairs = {name: _read_pairs(folder, names, preparation, bar) for name, names in splits.items()}
     train = Windows(pairs.pop("train"), change, preparation)
+    if preparation.kind == MASKS:
+        _check_several_classes(folder.root, train.pairs)
     return Sets(train, {name: {"all": stored} for name, stored in pairs.items()})
+
+
+def _check_several_classes(root: Path, pairs: StoredPairs) -> None:
+    classes = {value for target in pairs.targets for value in target.unique().tolist()} - {VOID}
+    if len(classes) < 2:
+        which = f"only class {classes.pop()}" if classes else "only ignored pixels"
+        raise ValueError(
+            f"{root} has masks with {which} in its training images, expected at least two classes: "
+            f"segedu inspect {root} prints the values of the masks"
+        )
 
 
 def split_names(folder: SegmentationFolder) -> dict[str, list[str]]:
@@ -270,11 +282,23 @@ def split_names(folder: SegmentationFolder) -> dict[str, list[str]]:
         order = np.random.default_rng(0).permutation(sorted(train)).tolist()
         count = max(1, round(HELD_OUT * len(order)))
         splits, train = {"val": sorted(order[:count])}, sorted(order[count:])
+    _check_apart(folder.root, {"train": train} | splits)
     if not train:
         raise ValueError(
             f"{folder.root} has no image to train on, expected at least two images, one of them not held out"
         )
     return {"train": train} | dict(sorted(splits.items(), key=lambda item: (item[0] != "val", item[0])))
+
+
+def _check_apart(root: Path, splits: dict[str, list[str]]) -> None:
+    """Raise a ValueError if an image to train on is also in another split."""
+    for name, names in splits.items():
+        twice = sorted(set(names) & set(splits["train"])) if name != "train" else []
+        if twice:
+            raise ValueError(
+                f"{root} has {twice[0]} and {len(twice) - 1} other images both in train and in {name}, expected each "
+                f"in one split: a network that has seen an image is too good on it"
+            )
 
 
 def split_note(root: Path) -> str:
@@ -292,7 +316,10 @@ def split_note(root: Path) -> str:
 def _read_pairs(folder: SegmentationFolder, names: list[str], preparation: Preparation, bar: tqdm) -> StoredPairs:
     images, targets = [], []
     for name in names:
-        image, target = read_pair(folder, name)
+        try:
+            image, target = read_pair(folder, name)
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"{error}; segedu inspect {folder.root} names every such file") from None
         images.append(preparation(image))
         target = preparation.target(target)
         small = resize(target[None, None], preparation.size_of(target.shape), "nearest")[0, 0]
