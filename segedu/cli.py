@@ -66,8 +66,8 @@ def _require(package: str, extra: str) -> None:
         raise ImportError(f"{package} is not installed: pip install 'segedu[{extra}]'")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"segedu {version('segedu')}")
         raise typer.Exit
 

@@ -24,7 +24,8 @@ from segedu.metrics.instance import match_instances
 from segedu.metrics.semantic import mean_iou_from_confusion
 from segedu.recipes.cell_instances import TARGETS
 from segedu.recipes.evaluation import evaluate_run
-from segedu.recipes.own_images import MostFrequentClass, Preparation, own_recipe, own_sets, split_names
+from segedu.recipes.own_images import Preparation, own_sets, split_names
+from segedu.recipes.own_recipe import MostFrequentClass, own_recipe
 from segedu.recipes.photos import NETWORKS
 from segedu.recipes.prediction_files import images_in, write_predictions
 from segedu.recipes.run import run_recipe

@@ -89,19 +89,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("folder", "images", "out"):
         parser.add_argument(name, type=Path)
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.manual_seed(0)
-    folder = SegmentationFolder(given.folder)
+    folder = SegmentationFolder(options.folder)
     samples = [folder[int(i)] for i in torch.randperm(len(folder))]
     held_out = max(1, len(samples) // 5)  # images of one scene must not be in both parts: shuffle groups instead
     values = torch.cat([sample["semantic"].unique() for sample in samples])
     num_classes = int(values[values != 255].max()) + 1
     model = train(samples[held_out:], samples[:held_out], num_classes)
-    given.out.mkdir(parents=True, exist_ok=True)
-    for path in sorted(given.images.glob("*.*")):
+    options.out.mkdir(parents=True, exist_ok=True)
+    for path in sorted(options.images.glob("*.*")):
         with torch.no_grad():
             classes = model(torch.from_numpy(read_image(path))[None]).argmax(dim=1)[0]
-        Image.fromarray(classes.to(torch.uint8).numpy()).save(given.out / f"{path.stem}.png")
+        Image.fromarray(classes.to(torch.uint8).numpy()).save(options.out / f"{path.stem}.png")
 
 
 if __name__ == "__main__":

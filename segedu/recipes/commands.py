@@ -89,7 +89,8 @@ def _find_recipe(method: str, data: str, **own: int | None) -> tuple[Recipe, Pat
 
     folder = Path(data)
     if (method, data) not in NAMES and folder.is_dir() and not (folder / "index.csv").is_file():
-        from segedu.recipes.own_images import own_recipe, split_note
+        from segedu.recipes.own_images import split_note
+        from segedu.recipes.own_recipe import own_recipe
 
         typer.echo(split_note(folder))
         return own_recipe(method, folder, **own), folder
@@ -153,10 +154,10 @@ def predict(
     from segedu.recipes.prediction_files import images_in, write_predictions
     from segedu.recipes.trained_run import load_run
 
-    trained, found = load_run(run), images_in(images)
-    problems = write_predictions(trained, found, out, overwrite=overwrite)
+    trained, paths = load_run(run), images_in(images)
+    problems = write_predictions(trained, paths, out, overwrite=overwrite)
     typer.echo(
-        f"{count_images(len(found) - len(problems))} predicted by {trained.recipe.method} after {trained.steps} steps: "
+        f"{count_images(len(paths) - len(problems))} predicted by {trained.recipe.method} after {trained.steps} steps: "
         f"{out / trained.kind}, {out / 'overlays'}, {out / 'annotations.json'}, {out / 'counts.csv'}"
     )
     if problems:

@@ -38,16 +38,16 @@ def images_in(source: Path) -> dict[str, Path]:
     if not source.is_dir():
         raise FileNotFoundError(f"images is {str(source)!r}, which does not exist, expected an image or a folder")
     folder = source / "images" if (source / "images").is_dir() else source
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in sorted(folder.glob("[!.]*")):
         if path.suffix.lower() not in SUFFIXES:
             continue
-        if path.stem in found:
-            raise ValueError(f"{path} and {found[path.stem].name} have the same name, expected one file per image")
-        found[path.stem] = path
-    if not found:
+        if path.stem in paths:
+            raise ValueError(f"{path} and {paths[path.stem].name} have the same name, expected one file per image")
+        paths[path.stem] = path
+    if not paths:
         raise ValueError(f"{folder} contains no image, expected files that end in {', '.join(SUFFIXES)}")
-    return found
+    return paths
 
 
 def write_predictions(

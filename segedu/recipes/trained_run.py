@@ -16,7 +16,8 @@ from torch.nn.functional import interpolate
 
 from segedu.datasets.folder import LABELS, MASKS
 from segedu.recipes.data import normalize_exposure
-from segedu.recipes.own_images import OWN, Preparation, recipe_for, resize
+from segedu.recipes.own_images import Preparation, resize
+from segedu.recipes.own_recipe import OWN, recipe_for
 from segedu.recipes.recipe import NAMES, Recipe, load_recipe
 from segedu.recipes.run_plan import network_digest
 from segedu.recipes.task import INSTANCES, SEMANTIC
@@ -104,13 +105,15 @@ def predict_in_tiles(predict: Callable[[Tensor], Tensor], image: Tensor, tile: i
     for top in _starts(height, tile, overlap):
         for left in _starts(width, tile, overlap):
             window = (slice(top, min(top + tile, height)), slice(left, min(left + tile, width)))
-            found = predict(image[(..., *window)])
-            at_border = torch.tensor(_labels_at_inner_borders(found, window, (height, width)), dtype=found.dtype)
-            is_cut = torch.isin(found, at_border)
-            _add_objects(total[window], found.where(~is_cut, 0), first=int(total.max()) + 1)
-            cut.append((window, found.where(is_cut, 0)))
-    for window, found in cut:  # what no tile saw whole
-        _add_objects(total[window], found, first=int(total.max()) + 1)
+            label_map = predict(image[(..., *window)])
+            at_border = torch.tensor(
+                _labels_at_inner_borders(label_map, window, (height, width)), dtype=label_map.dtype
+            )
+            is_cut = torch.isin(label_map, at_border)
+            _add_objects(total[window], label_map.where(~is_cut, 0), first=int(total.max()) + 1)
+            cut.append((window, label_map.where(is_cut, 0)))
+    for window, label_map in cut:  # what no tile saw whole
+        _add_objects(total[window], label_map, first=int(total.max()) + 1)
     return total
 
 
@@ -121,29 +124,29 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
     return [*range(0, length - tile, step), length - tile]
 
 
-def _labels_at_inner_borders(found: Tensor, window: tuple[slice, slice], size: tuple[int, int]) -> list[int]:
+def _labels_at_inner_borders(label_map: Tensor, window: tuple[slice, slice], size: tuple[int, int]) -> list[int]:
     rows, columns = window
     borders = []
     if rows.start > 0:
-        borders.append(found[0])
+        borders.append(label_map[0])
     if rows.stop < size[0]:
-        borders.append(found[-1])
+        borders.append(label_map[-1])
     if columns.start > 0:
-        borders.append(found[:, 0])
+        borders.append(label_map[:, 0])
     if columns.stop < size[1]:
-        borders.append(found[:, -1])
+        borders.append(label_map[:, -1])
     return [label for label in torch.cat(borders).unique().tolist() if label] if borders else []
 
 
-def _add_objects(total: Tensor, found: Tensor, first: int) -> None:
-    """Number the objects of `found` from `first` on and write them into `total`, where it is still 0."""
-    areas = found.flatten().long().bincount()
-    taken = found[total > 0].flatten().long().bincount(minlength=len(areas))
+def _add_objects(total: Tensor, label_map: Tensor, first: int) -> None:
+    """Number the objects of `label_map` from `first` on and write them into `total`, where it is still 0."""
+    areas = label_map.flatten().long().bincount()
+    taken = label_map[total > 0].flatten().long().bincount(minlength=len(areas))
     new = torch.zeros(len(areas), dtype=torch.int32)
     for label in range(1, len(areas)):
         if areas[label] and 2 * taken[label] <= areas[label]:
             new[label], first = first, first + 1
-    total[:] = torch.where(total > 0, total, new[found.long()])
+    total[:] = torch.where(total > 0, total, new[label_map.long()])
 
 
 def load_run(path: str | Path) -> TrainedRun:
