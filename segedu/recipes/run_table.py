@@ -81,17 +81,19 @@ def higher_iou_scores(result: dict[str, Any]) -> str:
 
 
 def print_seeds(results: Sequence[dict[str, Any]]) -> None:
-    """Print the scores of several seeds in one line, which the tables of the site are made of."""
+    """Print the scores of several seeds, one line per split, which the tables of the site are made of."""
     first = results[0]
-    metric, method, (split, *_) = first["metric"], first["method"], next(iter(first["rows"].values()))
-    baseline = next(iter(first["rows"]))
-    baselines, scores = (
-        [f"{result['rows'][name][split]['all'][metric]:.4f}" for result in results] for name in (baseline, method)
-    )
+    data = Path(first["folder"]).resolve().name if first.get("folder") else first["data"]
+    baseline, method, metric = next(iter(first["rows"])), first["method"], first["metric"]
+    seeds = ", ".join(str(result["seed"]) for result in results)
     cost = max(result["training_cpu_seconds"] for result in results)
-    print(
-        f"{metric} on {first['data']}, {split}, seeds {', '.join(str(result['seed']) for result in results)}: "
-        f"{baseline} {' '.join(baselines)}; {method} {' '.join(scores)}; least {min(scores)}, "
-        f"target {first['target'] or 'none'}; {first['parameters']} parameters, {first['steps']} steps, "
-        f"at most {cost} CPU-seconds of training"
-    )
+    for split in first["rows"][baseline]:
+        baselines, scores = (
+            [f"{result['rows'][name][split]['all'][metric]:.4f}" for result in results] for name in (baseline, method)
+        )
+        print(
+            f"{metric} on {data}, {split}, seeds {seeds}: "
+            f"{baseline} {' '.join(baselines)}; {method} {' '.join(scores)}; least {min(scores)}, "
+            f"target {first['target'] or 'none'}; {first['parameters']} parameters, {first['steps']} steps, "
+            f"at most {cost} CPU-seconds of training"
+        )
