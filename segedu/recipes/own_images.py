@@ -78,14 +78,13 @@ def resize(maps: Tensor, size: tuple[int, int], method: str) -> Tensor:
 
 
 class StoredPairs(Sequence[Pair]):
-    """Prepared images and their targets in memory, an image with 8 bits per channel.
+    """Prepared images, uint8 (3, h, w), and their targets, uint8 classes or int32 label maps (h, w), in memory.
 
     Each access returns an image float32 (3, h, w) in [0, 1] and its classes int64 or its label map int32 (h, w).
     """
 
     def __init__(self, images: list[Tensor], targets: list[Tensor]) -> None:
-        self.images = [(image * 255).round().to(torch.uint8) for image in images]
-        self.targets = targets
+        self.images, self.targets = images, targets
 
     def __len__(self) -> int:
         return len(self.images)
@@ -182,7 +181,7 @@ def _read_pairs(folder: SegmentationFolder, names: list[str], preparation: Prepa
             image, target = read_pair(folder, name)
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"{error}; segedu inspect {folder.root} names every such file") from None
-        images.append(preparation(image))
+        images.append((preparation(image) * 255).round().to(torch.uint8))
         target = preparation.target(target)
         small = resize(target[None, None], preparation.size_of(target.shape), "nearest")[0, 0]
         targets.append(small.to(torch.uint8) if folder.target_folder == MASKS else compact(small)[0])

@@ -36,10 +36,11 @@ def _best_is_clear(focal: Tensor, dice: Tensor) -> bool:
 
 
 def _other_choices_differ(focal: Tensor, dice: Tensor, iou: Tensor, iou_pred: Tensor) -> bool:
-    """Whether every wrong criterion chooses other masks than the loss, and than the other criteria."""
+    """Whether every wrong criterion chooses other masks than the loss, and than the other criteria; one is "mask 0"."""
     losses = focal + dice
     chosen = [losses.argmin(1), focal.argmin(1), dice.argmin(1), iou.argmax(1), iou_pred.argmax(1)]
     chosen += [(losses + (iou_pred - iou) ** 2).argmin(1), losses.mean(dim=0).argmin().expand(len(losses))]
+    chosen.append(torch.zeros(len(losses), dtype=torch.int64))
     return all(not torch.equal(one, other) for one, other in itertools.combinations(chosen, 2))
 
 
@@ -69,14 +70,26 @@ def _drawn(
             return [logits, iou_pred, targets]
 
 
+def _one_logit_is_zero(rng: np.random.Generator) -> list[Tensor]:
+    """The arguments for one image; the IoU of its worst mask depends on whether a logit of 0 is inside the mask.
+
+    The worst mask gets no gradient. Right ways to write the entropy differ in their derivative at 0.
+    """
+    while True:
+        logits, iou_pred, targets = _drawn(rng, (1, 3, 4, 4))
+        focal, dice, _ = _terms(logits, targets)
+        worst = int((focal + dice).argmax())
+        as_inside = logits.clone()
+        logits[0, worst, 1, 2], as_inside[0, worst, 1, 2] = 0.0, 1.0
+        if _terms(logits, targets)[2][0, worst] != _terms(as_inside, targets)[2][0, worst]:
+            return [logits, iou_pred, targets]
+
+
 def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     """Criteria that choose different masks; one mask, one image, one pixel, an empty target, large logits."""
     drawn, graded = partial(_drawn, rng), partial(case, grad=[0, 1])
-    large, zero = drawn((2, 1, 3, 3)), drawn((1, 3, 4, 4))
+    large, zero = drawn((2, 1, 3, 3)), _one_logit_is_zero(rng)
     pixel = drawn((2, 3, 1, 1), first=True)
-    focal, dice, _ = _terms(zero[0], zero[2])
-    # in the worst mask, which gets no gradient: right ways to write the entropy differ in their derivative at 0
-    zero[0][0, int((focal + dice).argmax()), 1, 2] = 0.0
     large[0] = 100 * large[0].sign() * large[0].abs().clamp(min=0.5)  # only probabilities 0 and 1
     core = [
         graded("six images, choices that differ", *drawn((6, 3, 3, 3), ambiguous=True)),
