@@ -17,6 +17,7 @@ from segedu.promptable.sam.prompt_encoder import PromptEncoder
 from segedu.semantic.nnunet.volume import new_shape, resample, thick_axis
 from segedu.teaching.checks.judge import Answers, draw, judge
 from segedu.teaching.exercises import lab16_promptable as lab
+from segedu.teaching.mutants.wrong_answers import mutant_row
 
 LAB = "16_promptable"
 BY_NAME = {exercise.name: exercise for exercise in lab.exercises}
@@ -71,6 +72,12 @@ def test_the_best_mask_is_neither_that_of_the_guess_nor_that_of_the_iou_in_every
                 assert not torch.equal(best, other)
             least = losses.sort(dim=1).values
             assert (least[:, 1] - least[:, 0] > 0.019).all()
+
+
+def test_wrong_masks_and_a_logit_of_0_are_named_in_draws_that_once_hid_them() -> None:
+    """Draw 13 accepted a logit of 0 inside the mask; draw 14 did not tell the first mask from one mask per batch."""
+    wrong = mutant_row(LAB, BY_NAME["best_of_three"], [], seeds=(13, 14)).wrong
+    assert len(wrong) > 30 and [name for name, _, refused, named in wrong if not (refused and named)] == []
 
 
 def test_stability_score_is_the_librarys() -> None:
