@@ -36,7 +36,7 @@ def _best_is_clear(focal: Tensor, dice: Tensor) -> bool:
 
 
 def _other_choices_differ(focal: Tensor, dice: Tensor, iou: Tensor, iou_pred: Tensor) -> bool:
-    """Whether every wrong criterion chooses other masks than the loss, and than the other criteria; one is "mask 0"."""
+    """Whether the loss, each wrong criterion and "always mask 0" all choose different masks."""
     losses = focal + dice
     chosen = [losses.argmin(1), focal.argmin(1), dice.argmin(1), iou.argmax(1), iou_pred.argmax(1)]
     chosen += [(losses + (iou_pred - iou) ** 2).argmin(1), losses.mean(dim=0).argmin().expand(len(losses))]
