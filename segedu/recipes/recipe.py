@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segedu.datasets.data_folder import REAL_DATA, data_folder
 from segedu.recipes.data import Sets
 from segedu.recipes.task import Postprocess, Task
 
@@ -88,15 +89,17 @@ def load_recipe(method: str, data: str) -> Recipe:
 
 
 def find_recipe(method: str, data: str) -> tuple[Recipe, Path | None]:
-    """The recipe of a method on a data set, and the folder of the data if `data` is a path.
+    """The recipe of a method on a data set, and the folder of the data if it is real.
+
+    `data` is the name of a data set; for the nuclei with an `index.csv` it is the path of their folder.
 
     Raises:
-        FileNotFoundError: `data` is a path, but not of a folder with an index.
+        FileNotFoundError: the folder of a real data set is missing, or a path is not that of a folder with an index.
         ValueError: there is no such recipe; the message lists the existing ones.
     """
     folder = Path(data)
     if (method, data) in NAMES and data != "nuclei":
-        return load_recipe(method, data), None
+        return load_recipe(method, data), data_folder(data) if data in REAL_DATA else None
     if (folder / "index.csv").is_file() and (method, "nuclei") in NAMES:
         return load_recipe(method, "nuclei"), folder
     if (method, "nuclei") in NAMES and (folder.is_dir() or len(folder.parts) > 1):
