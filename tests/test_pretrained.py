@@ -24,6 +24,7 @@ import torchvision
 from randomise import randomise
 from torch import Tensor, nn
 
+from segedu.datasets import download
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD
 from segedu.weights import WEIGHTS, WeightsError, catalogue, load, pretrained
 from segedu.weights.pretrained import fetch
@@ -268,11 +269,11 @@ def test_disk_that_is_too_small(small: type[Server], monkeypatch: pytest.MonkeyP
 
 
 def test_disk_that_fills_up(small: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(weights: object, path: Path, progress: bool) -> None:
+    def write(url: str, path: Path, size: int, progress: bool) -> None:
         path.write_bytes(b"some of it")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(pretrained, "_download", write)
+    monkeypatch.setattr(pretrained, "download", write)
     refused(r"could not be stored in .* \(No space left on device")
     assert left_in(small.cache) == []
 
@@ -303,12 +304,12 @@ def test_folder_that_cannot_be_made(small: type[Server]) -> None:
 
 
 def test_interrupt_leaves_nothing(small: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(weights: object, path: Path, progress: bool) -> None:
+    def interrupt(url: str, path: Path, size: int, progress: bool) -> None:
         path.write_bytes(b"some of it")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pretrained, "_download", interrupt)
+        patch.setattr(pretrained, "download", interrupt)
         fetch("resnet18", progress=False)
     assert left_in(small.cache) == []
 
@@ -318,7 +319,7 @@ def test_what_a_killed_download_left_goes_after_a_day(small: type[Server]) -> No
     for part in (old, young):
         part.mkdir(parents=True)
         (part / "weights.pth").write_bytes(b"half")
-    os.utime(old, (time.time() - 2 * pretrained.DAY,) * 2)
+    os.utime(old, (time.time() - 2 * download.DAY,) * 2)
     fetch("resnet18", progress=False)
     assert sorted(left_in(small.cache)) == [".part-young", small.path.name]
 
@@ -378,9 +379,9 @@ def test_safetensors(server: type[Server], monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGEDU_CACHE", "~/weights")
-    assert pretrained.cache_folder() == Path.home() / "weights"
+    assert download.cache_folder() == Path.home() / "weights"
     monkeypatch.delenv("SEGEDU_CACHE")
-    assert pretrained.cache_folder() == Path(pooch.os_cache("segedu"))
+    assert download.cache_folder() == Path(pooch.os_cache("segedu"))
 
 
 @pytest.mark.parametrize("call", [load, fetch])

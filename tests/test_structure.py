@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "datasets": ["datasets", "validation", "ops"],
     "training": ["training", "validation", "layers", "metrics"],
     "viz": ["ops"],
-    "weights": ["weights", *METHODS, *BLOCKS],
+    "weights": ["weights", "datasets.download", *METHODS, *BLOCKS],
     "recipes": ["recipes", "weights", *LIBRARY],
     "weights.own": ["weights", "recipes", *LIBRARY],
 }
@@ -369,6 +369,7 @@ OFFENDERS = [
     (import_rule, "segedu/training/loop.py", "from segedu.semantic.unet import UNet"),
     (import_rule, "segedu/recipes/streets.py", "from segedu.weights.own.street_vgg import FILE"),
     (import_rule, "segedu/weights/pretrained.py", "from segedu.recipes.recipe import NAMES"),
+    (import_rule, "segedu/weights/pretrained.py", "from segedu.datasets.street import draw_street"),
     (import_rule, "segedu/weights/own/street_vgg.py", "from segedu.teaching.widgets.roi import x"),
     (import_rule, "segedu/teaching/checks/judge.py", "from segedu.teaching.exercises.lab04_metrics.giou import x"),
     (import_rule, "segedu/teaching/capstone/report.py", "from segedu.grading.submissions.notebook import x"),

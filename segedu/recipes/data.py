@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from segedu.datasets.download import cache_folder
 from segedu.datasets.files import atomic_path
 from segedu.datasets.nuclei import Nuclei
 from segedu.datasets.street import STREET_VERSION, draw_street
-from segedu.weights.pretrained import cache_folder
 
 WINDOW = 128  # pixels: the side of the windows of a nuclei image
 Pair = tuple[Tensor, Tensor]  # image (C, ...) and its classes or label map (...)

@@ -14,9 +14,7 @@ import os
 import pickle
 import pkgutil
 import re
-import shutil
 import tempfile
-import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,14 +26,13 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from segedu.backbones.stardist_unet import from_keras, read_keras
+from segedu.datasets.download import PART, cache_folder, check_space, delete_old_parts, download
 from segedu.layers.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from segedu.weights.catalogue import WEIGHTS, Weights
 
 OUR_OWN = Path(__file__).parent / "own"
-PART, DAY = ".part-", 24 * 3600
 
 
 class WeightsError(RuntimeError):
@@ -108,17 +105,15 @@ def fetch(name: str, *, progress: bool = True, accept_license: bool = False) -> 
             warnings.warn(f"{path} is not the published file: it is downloaded again", stacklevel=2)
             path.unlink(missing_ok=True)  # another process may have deleted it
         folder.mkdir(parents=True, exist_ok=True)
-        _delete_old_parts(folder)
-        free = shutil.disk_usage(folder).free / 2**20
-        if free < weights.mebibytes:
-            raise OSError(f"only {free:.0f} MiB are free there")
+        delete_old_parts(folder)
+        check_space(folder, _size(weights))
         with tempfile.TemporaryDirectory(dir=folder, prefix=PART) as part:
-            download = Path(part) / weights.file_name
-            _download(weights, download, progress)
-            if not _is_published(download, weights):
-                reason = f"{_difference(download, weights)}, from {weights.url}"
+            received = Path(part) / weights.file_name
+            download(weights.url, received, _size(weights), progress=progress)
+            if not _is_published(received, weights):
+                reason = f"{_difference(received, weights)}, from {weights.url}"
                 raise WeightsError(_message(name, f"the downloaded file is not the published file ({reason})"))
-            os.replace(download, path)  # atomic: an incomplete file never has the final name
+            os.replace(received, path)  # atomic: an incomplete file never has the final name
         if not weights.sha256:
             warnings.warn(f"no sha256 of {weights.url} is known: only its size was checked", stacklevel=2)
     except requests.RequestException as error:
@@ -127,11 +122,6 @@ def fetch(name: str, *, progress: bool = True, accept_license: bool = False) -> 
     except OSError as error:
         raise WeightsError(_message(name, f"could not be stored in {folder} ({error.strerror or error})")) from None
     return path
-
-
-def cache_folder() -> Path:
-    """The folder of downloaded weights: `$SEGEDU_CACHE` if set, else the operating system's cache folder for segedu."""
-    return Path(os.environ.get("SEGEDU_CACHE") or pooch.os_cache("segedu")).expanduser().absolute()
 
 
 def _find(name: str) -> Weights:
@@ -173,19 +163,6 @@ def _installed(name: str) -> Path:
         f"weights {name!r}: {path} is missing or damaged, expected the file that is part of segedu. "
         f"What to do: install segedu again"
     )
-
-
-def _delete_old_parts(folder: Path) -> None:
-    """Delete what killed downloads left a day ago or earlier; newer parts may belong to a running process."""
-    for part in folder.glob(PART + "*"):
-        if part.is_dir() and time.time() - part.stat().st_mtime > DAY:
-            shutil.rmtree(part, ignore_errors=True)
-
-
-def _download(weights: Weights, path: Path, progress: bool) -> None:
-    size = _size(weights)  # an estimate, until the server sends the size
-    with tqdm(total=size, unit="B", unit_scale=True, desc=weights.file_name, disable=not progress) as bar:
-        pooch.HTTPDownloader(progressbar=bar if progress else False)(weights.url, str(path), None)
 
 
 def _read(path: Path, checkpoint_key: str = "") -> dict[str, Tensor]:
