@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from segedu.command_errors import SentenceGroup
-from segedu.recipes import commands
+from segedu.recipes import commands, data_command
 
 app = typer.Typer(cls=SentenceGroup, no_args_is_help=True, add_completion=False)
 
@@ -156,7 +156,14 @@ def mutants(
         print_mutants(_course(course), labs or [], write)
 
 
-for command in (commands.train, commands.inspect, commands.predict, commands.evaluate, commands.export):
+for command in (
+    commands.train,
+    commands.inspect,
+    commands.predict,
+    commands.evaluate,
+    commands.export,
+    data_command.data,
+):
     app.command()(command)
 
 

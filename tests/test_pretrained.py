@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import pickle
@@ -12,15 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pooch
 import pytest
 import safetensors.torch
 import torch
 import torchvision
+from file_server import Server, file_server
 from randomise import randomise
 from torch import Tensor, nn
 
@@ -32,39 +30,13 @@ from segedu.weights.pretrained import fetch
 SEGMENTERS = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101")
 
 
-class Server(BaseHTTPRequestHandler):
-    """Serves `files`; `cut` sends the first half of a file under the length of the whole."""
-
-    files: dict[str, bytes] = {}
-    asked: list[str] = []
-    cut = False
-
-    def do_GET(self) -> None:
-        self.asked.append(self.path)
-        if (body := self.files.get(self.path)) is None:
-            return self.send_error(404)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        with contextlib.suppress(ConnectionError):  # the client may hang up
-            self.wfile.write(body[: len(body) // 2] if self.cut else body)
-
-    def log_message(self, *words: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Server]]:
-    handler = type("Handler", (Server,), {"files": {}, "asked": [], "cut": False})
-    http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    Thread(target=http.serve_forever, daemon=True).start()
-    handler.url = f"http://127.0.0.1:{http.server_port}"
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setenv("SEGEDU_CACHE", str(tmp_path / "cache"))
-    handler.cache = tmp_path / "cache"
-    yield handler
-    http.shutdown()
-    http.server_close()
+    with file_server() as handler:
+        handler.cache = tmp_path / "cache"
+        yield handler
 
 
 def publish(server: type[Server], monkeypatch: pytest.MonkeyPatch, name: str, file: Path) -> Path:

@@ -1,23 +1,39 @@
-"""Where the real data sets of the recipes are on this machine."""
+"""Where the real data sets are on this machine."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-REAL_DATA = ("pets", "nuclei_grouped", "phase_cells", "aerial", "camvid", "hippocampus", "bccd", "pennfudan")
+from segedu.datasets.download import cache_folder
+from segedu.datasets.real_data import DATA_SETS, find_data, size_text
+
+REAL_DATA = tuple(DATA_SETS)
 
 
 def data_folder(name: str) -> Path:
-    """The folder of a real data set: a sub-folder of the folder that the variable `SEGEDU_DATA` names.
+    """The folder of a real data set: `$SEGEDU_DATA/NAME`, or the folder into which `fetch` downloads it.
+
+    Args:
+        name: a key of `segedu.datasets.real_data.DATA_SETS`, or the name of a folder in `$SEGEDU_DATA`.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
     root = os.environ.get("SEGEDU_DATA")
-    folder = Path(root or ".").expanduser() / name
-    if root is None or not folder.is_dir():
-        raise FileNotFoundError(
-            f"SEGEDU_DATA is {root!r}, expected the path of a folder that contains the folder {name!r}"
-        )
-    return folder
+    places = [Path(root).expanduser() / name] if root else []
+    places += [fetched_folder(name)] if name in DATA_SETS else []
+    for place in places:
+        if place.is_dir():
+            return place
+    where = " or ".join(map(str, places)) or f"SEGEDU_DATA, which is not set, expected the path of a folder with {name}"
+    if name not in DATA_SETS:
+        raise FileNotFoundError(f"data set {name!r} is not in {where}")
+    data = find_data(name)
+    how = "`segedu data {0}` says how to get it" if data.by_hand else "`segedu data {0}` downloads it"
+    raise FileNotFoundError(f"data set {name!r} is not in {where}: {how.format(name)} ({size_text(data.size)})")
+
+
+def fetched_folder(name: str) -> Path:
+    """The folder into which `fetch` downloads a data set, whether it exists or not."""
+    return cache_folder() / "data" / name

@@ -133,10 +133,16 @@ def _check_several_classes(root: Path, pairs: StoredPairs) -> None:
 def split_names(folder: SegmentationFolder) -> dict[str, list[str]]:
     """The images of each split. `train` comes first, then `val` if there is one, then the others.
 
+    Lists such as `train_small` name some of the training images; a network is not evaluated on them.
+
     Without a split to evaluate on, every fifth image of a fixed random order is held out as `val`; without a split to
     train on, all images are used that are in no other.
     """
-    splits = {name: names for name, names in read_splits(folder.root, folder.images).items() if name != ALL}
+    splits = {
+        name: names
+        for name, names in read_splits(folder.root, folder.images).items()
+        if name != ALL and not name.startswith("train_")
+    }
     others = set().union(*splits.values())
     train = splits.pop("train", [name for name in sorted(folder.images) if name not in others])
     if not splits:
