@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from pathlib import Path
 
 import numpy as np
@@ -97,12 +96,12 @@ def arrange_bbbc039(source: Path, target: Path, progress: bool) -> list[str]:
 
 
 def arrange_phase_cells(source: Path, target: Path, progress: bool) -> list[str]:
-    """Convert the labelled images of Usiigaci: folders `set1` to `set50` with raw.tif and instances_ids.png."""
+    """Convert the labelled images of Usiigaci: folders `train/set1` to `val/set50` with raw.tif and instances_ids.png."""
     writer = FolderWriter(target, LABELS, PHASE_CELLS.classes)
     splits = listed_splits("phase_cells")
     sets = sorted(source.glob("*/Mask R-CNN/*/set*"), key=lambda path: int(path.name[3:]))
     for folder in counted(sets, progress, len(sets)):
-        name = f"train_{int(re.sub(r'[^0-9]', '', folder.name)):02}"
+        name = f"{folder.parent.name}_{int(folder.name[3:]):02}"
         values, cells = read_pixels(folder / "raw.tif"), read_pixels(folder / "instances_ids.png")
         size = (values.shape[0] // 2, values.shape[1] // 2)
         small = reduce(stretch(values), cells if cells.ndim == 2 else cells[..., 0], size, BOX)

@@ -127,9 +127,12 @@ PETS = RealData(
     ),
     licence="CC BY-SA 4.0; the photographs belong to their owners",
     citation="O. M. Parkhi, A. Vedaldi, A. Zisserman, C. V. Jawahar: Cats and Dogs. CVPR 2012",
-    changed="Short side at most 192 pixels. Values 2, 1, 3 of the trimaps became 0, 1, 2. The splits test and "
-    "test_other_breeds follow the authors' lists, but seven breeds are in test_other_breeds alone, and an image that "
-    "segedu's own networks were trained on is never in a test split. Some photographs occur under two names.",
+    changed=(
+        "Short side at most 192 pixels. Values 2, 1, 3 of the trimaps became 0, 1, 2. The splits test and "
+        "test_other_breeds follow the authors' lists, but seven breeds are in test_other_breeds alone, and an"
+        " image that segedu's own networks were trained on is never in a test split. Some photographs occur "
+        "under two names."
+    ),
     classes=("background", "pet", "border"),
     arrange=f"{_CLASSES}:arrange_pets",
 )
@@ -147,8 +150,10 @@ VOC2012 = RealData(
         ),
     ),
     licence="terms of use of Flickr for the photographs; no licence for the annotations",
-    citation="M. Everingham, L. Van Gool, C. K. I. Williams, J. Winn, A. Zisserman: The PASCAL Visual Object Classes (VOC) "
-    "Challenge. IJCV 88, 2010",
+    citation=(
+        "M. Everingham, L. Van Gool, C. K. I. Williams, J. Winn, A. Zisserman: The PASCAL Visual Object "
+        "Classes (VOC) Challenge. IJCV 88, 2010"
+    ),
     changed="Only the images with segmentations; files are copied as they are.",
     classes=(),
     arrange=f"{_CLASSES}:arrange_voc",
@@ -160,7 +165,7 @@ PENNFUDAN = RealData(
     images=170,
     files=(RemoteFile("https://www.cis.upenn.edu/~jshi/ped_html/PennFudanPed.zip", 53_700_000),),
     licence="none: all rights are with the authors; do not publish the images",
-    citation="L. Wang, J. Shi, G. Song, I. Shen: Object Detection Combining Recognition and Segmentation. ACCV 2007",
+    citation=("L. Wang, J. Shi, G. Song, I. Shen: Object Detection Combining Recognition and Segmentation. ACCV 2007"),
     changed="Short side at most 256 pixels. The splits are ours, because the authors have none.",
     classes=("background", "pedestrian"),
     arrange=f"{_OBJECTS}:arrange_pennfudan",
@@ -180,11 +185,16 @@ CAMVID = RealData(
         ),
     ),
     licence="none stated; do not publish the images",
-    citation="G. J. Brostow, J. Fauqueur, R. Cipolla: Semantic object classes in video: a high-definition ground truth "
-    "database. Pattern Recognition Letters 30, 2009; 11 classes: V. Badrinarayanan, A. Kendall, R. Cipolla: SegNet. "
-    "PAMI 2017",
-    changed="320 x 240 pixels. 11 is void. Neighbouring frames are nearly equal: val_spaced has one frame per second, "
-    "train_strict no frame within 10 s of val or test, test_new_sequence a drive that is not in train.",
+    citation=(
+        "G. J. Brostow, J. Fauqueur, R. Cipolla: Semantic object classes in video: a high-definition ground "
+        "truth database. Pattern Recognition Letters 30, 2009; 11 classes: V. Badrinarayanan, A. Kendall, R. "
+        "Cipolla: SegNet. PAMI 2017"
+    ),
+    changed=(
+        "320 x 240 pixels. 11 is void. Neighbouring frames are nearly equal: val_spaced has one frame per "
+        "second, train_strict no frame within 10 s of val or test, test_new_sequence a drive that is not in "
+        "train."
+    ),
     classes=(*"sky building pole road pavement tree sign fence car pedestrian bicyclist void".split(),),
     arrange=f"{_CLASSES}:arrange_camvid",
     names_sha256="e00881337e1ac494589275020835e4d48f2354fb2c6ba6994b3de7d5fb019ecb",
@@ -196,18 +206,25 @@ AERIAL = RealData(
     images=72,
     files=(RemoteFile("", 33 * MB, name="aerial.zip"),),
     licence="CC0 1.0, as copies of the data set state",
-    citation="Humans in the Loop and Mohammed Bin Rashid Space Center: Semantic segmentation of aerial imagery. 2020",
-    changed="Long side at most 512 pixels. 255 is unlabelled. The splits are by place, because tiles overlap on the ground.",
+    citation=("Humans in the Loop and Mohammed Bin Rashid Space Center: Semantic segmentation of aerial imagery. 2020"),
+    changed=(
+        "Long side at most 512 pixels. 255 is unlabelled. The splits are by place, because tiles overlap on the ground."
+    ),
     classes=("building", "land", "road", "vegetation", "water"),
     arrange=f"{_CLASSES}:arrange_aerial",
-    by_hand="log in at https://www.kaggle.com/datasets/humansintheloop/semantic-segmentation-of-aerial-imagery and "
-    "download the zip file there (or at https://humansintheloop.org/resources/datasets/semantic-segmentation-dataset-2/)",
+    by_hand=(
+        "log in at https://www.kaggle.com/datasets/humansintheloop/semantic-segmentation-of-aerial-imagery "
+        "and download the zip file there (or at https://humansintheloop.org/resources/datasets/semantic-"
+        "segmentation-dataset-2/)"
+    ),
 )
 
 COCO = RealData(
     name="coco",
-    about="chosen photographs of COCO val2017 whose licence allows changed copies; classes: 80 kinds of objects and "
-    "background, 255 in crowds; also instances.json",
+    about=(
+        "chosen photographs of COCO val2017 whose licence allows changed copies; classes: 80 kinds of objects"
+        " and background, 255 in crowds; also instances.json"
+    ),
     images=300,
     files=(
         RemoteFile(
@@ -218,8 +235,10 @@ COCO = RealData(
     ),
     licence="CC BY 4.0 for the annotations; for each photograph its own, see licences.csv",
     citation="T.-Y. Lin et al.: Microsoft COCO: Common Objects in Context. ECCV 2014",
-    changed="The first 300 images by number with a CC BY or CC BY-SA licence or without known restrictions. Where objects "
-    "overlap, a pixel has the class of the smaller one. The splits are ours.",
+    changed=(
+        "The first 300 images by number with a CC BY or CC BY-SA licence or without known restrictions. Where"
+        " objects overlap, a pixel has the class of the smaller one. The splits are ours."
+    ),
     classes=(),
     arrange="segedu.datasets.arrange_coco:arrange_coco",
     more_files="segedu.datasets.arrange_coco:image_files",
@@ -232,10 +251,15 @@ NUCLEI = RealData(
     images=670,
     files=(RemoteFile(f"{_BBBC}/BBBC038/stage1_train.zip", 83 * MB),),
     licence="CC0 1.0",
-    citation="J. C. Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl. Nature Methods "
-    "16, 2019; image set BBBC038v1 of the Broad Bioimage Benchmark Collection",
-    changed="Images with a side of 640 pixels or more were halved. Names are the first 16 digits of the original ones. The "
-    "splits are ours; crops of one field stay together. The masks are the original ones, without later corrections.",
+    citation=(
+        "J. C. Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl. "
+        "Nature Methods 16, 2019; image set BBBC038v1 of the Broad Bioimage Benchmark Collection"
+    ),
+    changed=(
+        "Images with a side of 640 pixels or more were halved. Names are the first 16 digits of the original "
+        "ones. The splits are ours; crops of one field stay together. The masks are the original ones, "
+        "without later corrections."
+    ),
     classes=("background", "nucleus"),
     arrange=f"{_OBJECTS}:arrange_nuclei",
 )
@@ -258,8 +282,10 @@ BBBC039 = RealData(
         RemoteFile(f"{_BBBC}/BBBC039/metadata.zip", 1 * MB),
     ),
     licence="CC0 1.0",
-    citation="V. Ljosa, K. L. Sokolnicki, A. E. Carpenter: Annotated high-throughput microscopy image sets for validation. "
-    "Nature Methods 9, 2012; image set BBBC039v1",
+    citation=(
+        "V. Ljosa, K. L. Sokolnicki, A. E. Carpenter: Annotated high-throughput microscopy image sets for "
+        "validation. Nature Methods 9, 2012; image set BBBC039v1"
+    ),
     changed="16-bit images became 8-bit ones, from the 0.1st to the 99.9th percentile of each.",
     classes=("background", "nucleus"),
     arrange=f"{_OBJECTS}:arrange_bbbc039",
@@ -278,10 +304,14 @@ PHASE_CELLS = RealData(
         ),
     ),
     licence="MIT, (c) 2018 Okinawa Institute of Science & Technology Graduate University",
-    citation="H.-F. Tsai, J. Gajda, T. F. W. Sloan, A. Rares, A. Q. Shen: Usiigaci: Instance-aware cell tracking in stain-free "
-    "phase contrast microscopy enabled by machine learning. SoftwareX 9, 2019",
-    changed="Half the size. 16-bit images became 8-bit ones, from the 0.1st to the 99.9th percentile of each. The splits are "
-    "ours; the authors' validation images are in test.",
+    citation=(
+        "H.-F. Tsai, J. Gajda, T. F. W. Sloan, A. Rares, A. Q. Shen: Usiigaci: Instance-aware cell tracking "
+        "in stain-free phase contrast microscopy enabled by machine learning. SoftwareX 9, 2019"
+    ),
+    changed=(
+        "Half the size. 16-bit images became 8-bit ones, from the 0.1st to the 99.9th percentile of each. The"
+        " splits are ours; the authors' validation images are in test."
+    ),
     classes=("background", "cell"),
     arrange=f"{_OBJECTS}:arrange_phase_cells",
     names_sha256="e15c9102a3684f146178565af17c19bc5f3b0d50fbfa5b0fd6868417b61cd256",
@@ -320,8 +350,10 @@ BCCD = RealData(
     ),
     licence="MIT, (c) 2017 shenggan",
     citation="Shenggan: BCCD Dataset. https://github.com/Shenggan/BCCD_Dataset",
-    changed="320 x 240 pixels. Boxes have half the original coordinates, as COCO JSON. Two boxes without area are left out, "
-    "and so is BloodImage_00037, a copy of a test image.",
+    changed=(
+        "320 x 240 pixels. Boxes have half the original coordinates, as COCO JSON. Two boxes without area are"
+        " left out, and so is BloodImage_00037, a copy of a test image."
+    ),
     classes=("background", "RBC", "WBC", "Platelets"),
     arrange="segedu.datasets.arrange_boxes:arrange_bccd",
     names_sha256="6e1e65f572105433d9ef9ce652e2601f5466b315ab11a8d526d5763c5fbc8483",

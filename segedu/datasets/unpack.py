@@ -38,12 +38,12 @@ def unpack(archive: Path, folder: Path, only: str = "", *, progress: bool = True
         ValueError: the archive is damaged, is neither zip nor tar, or has a member that is not safe.
         OSError: the disk is too small.
     """
-    is_zip = zipfile.is_zipfile(archive)
-    if not is_zip and not tarfile.is_tarfile(archive):
+    is_tar = tarfile.is_tarfile(archive)  # first, because a tar file that ends with a zip file looks like a zip file
+    if not is_tar and not zipfile.is_zipfile(archive):
         raise ValueError(f"{archive} is neither a zip file nor a tar file")
     try:
         with tqdm(desc=f"unpack {archive.name}", unit=" files", disable=not progress) as bar:
-            for name, size, content in (_zip_members if is_zip else _tar_members)(archive, only):
+            for name, size, content in (_tar_members if is_tar else _zip_members)(archive, only):
                 check_space(folder, size)
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
