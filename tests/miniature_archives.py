@@ -214,16 +214,22 @@ def bccd() -> tuple[dict[str, bytes], int]:
 
 
 def coco() -> tuple[dict[str, bytes], int]:
-    """Annotations of three images, of which the second has a licence that forbids changes."""
+    """Annotations of four images: the second has a licence that forbids changes, the last shows nothing."""
     images = [{"id": i, "file_name": "../x.jpg", "height": 30, "width": 40, "license": licence, "flickr_url": f"page {i}"}
-              for i, licence in ((9, 4), (7, 3), (25, 5))]  # fmt: skip
-    square = {"segmentation": [[10, 10, 30, 10, 30, 20, 10, 20]], "area": 200, "iscrowd": 0}
-    inside = {"segmentation": [[12, 12, 16, 12, 16, 16, 12, 16]], "area": 16, "iscrowd": 0}
-    crowd = {"segmentation": {"counts": [0, 30 * 12, 30 * 28], "size": [30, 40]}, "area": 360, "iscrowd": 1}
+              for i, licence in ((9, 4), (7, 3), (25, 5), (30, 4))]  # fmt: skip
+    square = {"segmentation": [[10, 10, 30, 10, 30, 20, 10, 20]], "area": 200, "iscrowd": 0, "bbox": [10, 10, 20, 10]}
+    inside = {"segmentation": [[12, 12, 16, 12, 16, 16, 12, 16]], "area": 16, "iscrowd": 0, "bbox": [12, 12, 4, 4]}
+    crowd = {
+        "segmentation": {"counts": [0, 30 * 12, 30 * 28], "size": [30, 40]},
+        "area": 360,
+        "iscrowd": 1,
+        "bbox": [0, 0, 12, 30],
+    }
     annotations = [
         {**one, "id": number, "image_id": 9, "category_id": category}
         for number, (one, category) in enumerate(((inside, 90), (square, 1), (crowd, 1)))
     ]
+    annotations.append({**square, "id": 9, "image_id": 25, "category_id": 90})
     categories = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}]
     content = json.dumps({"images": images, "annotations": annotations, "categories": categories}).encode()
     return {"annotations_trainval2017.zip": zip_bytes({"annotations/instances_val2017.json": content})}, 2

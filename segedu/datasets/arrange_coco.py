@@ -50,7 +50,11 @@ def arrange_coco(source: Path, target: Path, progress: bool) -> list[str]:
     writer.close()
     with (target / "licences.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
-    kept = {"images": images, "annotations": annotations, "categories": categories}
+    kept = {
+        "images": [image | {"file_name": f"{_name(image)}.jpg"} for image in images],
+        "annotations": annotations,
+        "categories": categories,
+    }
     (target / "instances.json").write_text(json.dumps(kept))
     return writer.left_out
 
@@ -81,7 +85,9 @@ def _read(source: Path) -> dict[str, Any]:
 
 
 def _chosen(content: dict[str, Any]) -> list[dict]:
-    allowed = [image for image in content["images"] if image["license"] in LICENCES]
+    """The first images by number that may be changed and show at least one object outside a crowd."""
+    with_object = {annotation["image_id"] for annotation in content["annotations"] if not annotation["iscrowd"]}
+    allowed = [one for one in content["images"] if one["license"] in LICENCES and one["id"] in with_object]
     return sorted(allowed, key=lambda image: image["id"])[:CHOSEN]
 
 

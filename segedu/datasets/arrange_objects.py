@@ -96,7 +96,7 @@ def arrange_bbbc039(source: Path, target: Path, progress: bool) -> list[str]:
 
 
 def arrange_phase_cells(source: Path, target: Path, progress: bool) -> list[str]:
-    """Convert the labelled images of Usiigaci: folders `train/set1` to `val/set50` with raw.tif and instances_ids.png."""
+    """Convert the labelled images of Usiigaci: folders such as `train/set1` with raw.tif and instances_ids.png."""
     writer = FolderWriter(target, LABELS, PHASE_CELLS.classes)
     splits = listed_splits("phase_cells")
     sets = sorted(source.glob("*/Mask R-CNN/*/set*"), key=lambda path: int(path.name[3:]))

@@ -74,7 +74,8 @@ def describe(data: RealData) -> str:
     """What is about to be downloaded, its licence, its citation, and what is checked."""
     return (
         f"{data.name}: {data.about}. {data.images} images, download {size_text(data.size)}.\n"
-        f"Licence: {data.licence}.\nCitation: {data.citation}.\nCompared with the published data: {data.checks}.\nChanged: {data.changed}"
+        f"Licence: {data.licence}.\nCitation: {data.citation}.\n"
+        f"Compared with the published data: {data.checks}.\nChanged: {data.changed}"
     )
 
 

@@ -39,12 +39,17 @@ def data(
 def _agreed(chosen: RealData) -> bool:
     """Whether the user wants a large download."""
     size = size_text(chosen.size)
-    if not sys.stdin.isatty():
+    if not _can_answer():
         raise typer.BadParameter(f"{chosen.name} is a download of {size}: add --yes to start it without a question")
     if typer.confirm(f"{chosen.name} is a download of {size} ({chosen.licence}). Continue?", default=False):
         return True
     typer.echo("Nothing was downloaded.")
     return False
+
+
+def _can_answer() -> bool:
+    """Whether a person can answer a question."""
+    return sys.stdin.isatty()
 
 
 def rows() -> list[str]:
