@@ -105,6 +105,8 @@ def test_splits_decide_and_train_is_what_is_left(folder: Callable) -> None:
     (root / "splits" / "val.txt").write_text("image_0\nimage_1\n")
     (root / "splits" / "train.txt").write_text("image_2\n")
     assert list(split_names(SegmentationFolder(root))) == ["train", "val", "test"]
+    (root / "splits" / "train_small.txt").write_text("image_2\n")  # a part of the training images, not to be tested on
+    assert list(split_names(SegmentationFolder(root))) == ["train", "val", "test"]
 
 
 def test_fewer_training_images_are_a_part_of_more(folder: Callable) -> None:

@@ -53,11 +53,11 @@ def read_boxes(path: Path, size: tuple[int, int]) -> list[tuple[int, list[float]
     """
     try:
         objects = ElementTree.parse(path).getroot().findall("object")
-        found = [(one.findtext("name"), [float(one.findtext(f"bndbox/{key}")) for key in _CORNERS]) for one in objects]
+        named = [(one.findtext("name"), [float(one.findtext(f"bndbox/{key}")) for key in _CORNERS]) for one in objects]
     except (ElementTree.ParseError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not an annotation of PASCAL VOC, expected objects with boxes: {error}") from None
     boxes = []
-    for name, corners in found:
+    for name, corners in named:
         if name not in CLASSES:
             raise ValueError(f"{path} has an object {name!r}, expected one of {', '.join(CLASSES)}")
         left, top, right, bottom = (min(max(value / 2, 0), size[i % 2]) for i, value in enumerate(corners))

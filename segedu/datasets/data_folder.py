@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from segedu.datasets.download import cache_folder
-from segedu.datasets.real_data import DATA_SETS, find_data, size_text
+from segedu.datasets.real_data import DATA_SETS, find_data
 
 REAL_DATA = tuple(DATA_SETS)
 
@@ -31,7 +31,7 @@ def data_folder(name: str) -> Path:
         raise FileNotFoundError(f"data set {name!r} is not in {where}")
     data = find_data(name)
     how = "`segedu data {0}` says how to get it" if data.by_hand else "`segedu data {0}` downloads it"
-    raise FileNotFoundError(f"data set {name!r} is not in {where}: {how.format(name)} ({size_text(data.size)})")
+    raise FileNotFoundError(f"data set {name!r} is not in {where}: {how.format(name)} ({data.size_note})")
 
 
 def fetched_folder(name: str) -> Path:

@@ -73,7 +73,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
 def describe(data: RealData) -> str:
     """What is about to be downloaded, its licence, its citation, and what is checked."""
     return (
-        f"{data.name}: {data.about}. {data.images} images, download {size_text(data.size)}.\n"
+        f"{data.name}: {data.about}. {data.images} images, download {data.size_note}.\n"
         f"Licence: {data.licence}.\nCitation: {data.citation}.\n"
         f"Compared with the published data: {data.checks}.\nChanged: {data.changed}"
     )
@@ -120,9 +120,9 @@ def _download(data: RealData, file: RemoteFile, path: Path, progress: bool) -> N
 def _difference(path: Path, file: RemoteFile) -> str:
     """What differs between a file and the published one; empty if nothing is known to differ."""
     algorithm, _, digest = file.hash.partition(":")
-    found = pooch.file_hash(str(path), alg=algorithm) if algorithm else ""
-    if found != digest:
-        return f"{algorithm} {found}, expected {digest}"
+    actual = pooch.file_hash(str(path), alg=algorithm) if algorithm else ""
+    if actual != digest:
+        return f"{algorithm} {actual}, expected {digest}"
     if file.commit and (commit := commit_of(path)) != file.commit:
         return f"commit {commit or 'unknown'}, expected {file.commit}"
     return ""

@@ -84,6 +84,11 @@ class RealData:
         return sum(file.size for file in self.files) + self.more_size
 
     @property
+    def size_note(self) -> str:
+        """The size of all downloads in MB or GB, with "about" if it is not known exactly."""
+        return ("" if all(file.hash for file in self.files) else "about ") + size_text(self.size)
+
+    @property
     def target_folder(self) -> str:
         """Whether the ground truth has classes ("masks") or numbers of objects ("labels")."""
         return "labels" if self.arrange.startswith(_OBJECTS) else "masks"
@@ -91,12 +96,12 @@ class RealData:
     @property
     def checks(self) -> str:
         """What is compared before the data are used."""
-        found = [f"{file.hash.partition(':')[0]} of {file.file_name}" for file in self.files if file.hash]
-        found += [f"commit {file.commit[:7]}" for file in self.files if file.commit]
-        found += ["SHA-256 of the list of images"] if self.names_sha256 else []
+        checks = [f"{file.hash.partition(':')[0]} of {file.file_name}" for file in self.files if file.hash]
+        checks += [f"commit {file.commit[:7]}" for file in self.files if file.commit]
+        checks += ["SHA-256 of the list of images"] if self.names_sha256 else []
         unpublished = [file.file_name for file in self.files if not file.hash]
         note = f"; no hash of {', '.join(unpublished)} is published" if unpublished else ""
-        return ", ".join([*found, "number of images"]) + note
+        return ", ".join([*checks, "number of images"]) + note
 
 
 def github(repository: str, commit: str, size: int, only: str) -> RemoteFile:

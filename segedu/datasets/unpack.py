@@ -89,7 +89,7 @@ def _is_wanted(archive: Path, name: str, regular: bool, only: str) -> bool:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
         raise ValueError(f"{archive} has the member {name!r}, whose path leads out of the folder")
-    wanted = re.search(only, name) is not None
-    if wanted and not regular:
+    matches = re.search(only, name) is not None
+    if matches and not regular:
         raise ValueError(f"{archive} has the member {name!r}, which is a link or a device, expected files and folders")
-    return wanted
+    return matches

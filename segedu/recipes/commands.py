@@ -17,7 +17,11 @@ Run = Annotated[Path, typer.Argument(help="Folder of a run of `segedu train`, su
 def train(
     method: Annotated[str, typer.Argument(help="Name of the method's file, such as unet.")],
     data: Annotated[
-        str, typer.Option(help="Data set: street, shapes, cells, volume, prostate, or a folder of your own images.")
+        str,
+        typer.Option(
+            help="Data set: street, shapes, cells, volume, prostate, one that `segedu data` lists, or a folder of your "
+            "own images."
+        ),
     ] = "shapes",
     out: Annotated[
         Path | None,
@@ -84,10 +88,13 @@ def train(
 
 def _find_recipe(method: str, data: str, **own: int | None) -> tuple[Recipe, Path | None]:
     """The recipe of a method on a data set or on a folder of your own, and the folder if there is one."""
+    from segedu.datasets.data_folder import REAL_DATA, data_folder
     from segedu.recipes.method_suggestions import suggestions
     from segedu.recipes.recipe import NAMES, find_recipe
 
     folder = Path(data)
+    if (method, data) not in NAMES and data in REAL_DATA and not folder.exists():
+        folder = data_folder(data)
     if (method, data) not in NAMES and folder.is_dir() and not (folder / "index.csv").is_file():
         from segedu.recipes.own_images import split_note
         from segedu.recipes.own_recipe import own_recipe

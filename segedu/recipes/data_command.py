@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from segedu.datasets.data_folder import data_folder
-from segedu.datasets.real_data import DATA_SETS, RealData, find_data, size_text
+from segedu.datasets.real_data import DATA_SETS, RealData, find_data
 
 ASK_ABOVE = 200 * 10**6  # bytes of a download
 
@@ -38,7 +38,7 @@ def data(
 
 def _agreed(chosen: RealData) -> bool:
     """Whether the user wants a large download."""
-    size = size_text(chosen.size)
+    size = chosen.size_note
     if not _can_answer():
         raise typer.BadParameter(f"{chosen.name} is a download of {size}: add --yes to start it without a question")
     if typer.confirm(f"{chosen.name} is a download of {size} ({chosen.licence}). Continue?", default=False):
@@ -56,7 +56,7 @@ def rows() -> list[str]:
     """One line per data set with name, images, size, licence and whether it is on this machine, and what it shows."""
     cells = [("name", "images", "download", "here", "licence")]
     for one in DATA_SETS.values():
-        size = "by hand" if one.by_hand else size_text(one.size)
+        size = "by hand" if one.by_hand else one.size_note
         cells.append((one.name, str(one.images), size, "yes" if _present(one) else "no", one.licence))
     widths = [max(len(row[column]) for row in cells) for column in range(4)]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, [*widths, 0], strict=True)) for row in cells]
