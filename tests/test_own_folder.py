@@ -180,6 +180,16 @@ def test_each_fault_gets_a_sentence(root: Path, change, sentences: list[str]) ->
         assert sentence in problems
 
 
+def test_a_list_with_a_part_of_a_split_is_no_fault(root: Path) -> None:
+    before = inspect_folder(root, progress=False).problems
+    (root / "splits" / "val_small.txt").write_text("photo_4\n")
+    (root / "splits" / "train_small.txt").write_text("photo_0\n")
+    assert inspect_folder(root, progress=False).problems == before
+    (root / "splits" / "val_small.txt").write_text("photo_0\n")
+    problems = inspect_folder(root, progress=False).problems
+    assert "1 images are in more than one split: photo_0. Keep each in one." in problems
+
+
 @pytest.mark.parametrize(
     ("change", "error", "sentence"),
     [

@@ -7,8 +7,8 @@ The folder holds `images/<name>.<suffix>` and, with the same names, one of two k
 - `labels/<name>.png`, a label map: 0 is background, and each object has a number from 1 on.
 
 Two kinds of file are optional. `classes.txt` names one class per line, in the order of their numbers.
-`splits/<split>.txt` lists the names of the images of a split, one per line. The split "all" always exists. A list whose
-name begins with `train_` has some of the training images, such as those that are least like the test images.
+`splits/<split>.txt` lists the names of the images of a split, one per line. The split "all" always exists. A list
+such as `train_strict` or `val_spaced` has some of the images of `train` or `val`.
 """
 
 from __future__ import annotations

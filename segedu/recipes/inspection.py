@@ -215,12 +215,17 @@ def _describe_objects(
         report.facts.append(f"{len(empty)} images contain no object: {_names(empty)}.")
 
 
+def _whole_split(split: str) -> str:
+    """The split of which a list has a part: "val" for val_spaced."""
+    return next((whole for whole in ("train", "val", "test") if split.startswith(f"{whole}_")), split)
+
+
 def _find_repeated(report: Inspection, readable: list[_Readable], splits: dict[str, list[str]]) -> None:
     split_of: dict[str, set[str]] = {one.name: set() for one in readable}
     for split, names in splits.items():
         for name in names:
             if split != ALL and name in split_of:
-                split_of[name].add(split)
+                split_of[name].add(_whole_split(split))
     twice = sorted(name for name, found in split_of.items() if len(found) > 1)
     if twice:
         report.problems.append(f"{len(twice)} images are in more than one split: {_names(twice)}. Keep each in one.")

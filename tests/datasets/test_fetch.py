@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from file_server import Server, file_server
-from miniature_archives import COMMIT, pennfudan, publish, put_by_hand, zip_bytes
+from miniature_archives import COMMIT, MAKERS, publish, put_by_hand, zip_bytes
 
 from segedu.datasets import arrange_objects, download
 from segedu.datasets.data_folder import data_folder, fetched_folder
@@ -192,7 +192,7 @@ def test_cache_that_cannot_be_written(people: type[Server], tmp_path: Path) -> N
         (b"<html>Please log in</html>", "is neither a zip file nor a tar file"),
         (zip_bytes({"../../evil": b"x"}), "'../../evil', whose path leads out of the folder"),
         (zip_bytes({"other/x": b"x"}), "expected the folder PennFudanPed"),
-        (pennfudan()[0]["PennFudanPed.zip"][:9000], "is neither a zip file nor a tar file"),
+        (MAKERS["pennfudan"]()[0]["PennFudanPed.zip"][:9000], "is neither a zip file nor a tar file"),
     ],
 )
 def test_archive_that_cannot_be_used(
