@@ -574,7 +574,6 @@ explorer()
 # CPU.
 
 # %% name="train_parts" role="train"
-from segedu.backbones.resnet import resnet18
 from segedu.datasets.batch import semantic_batch
 from segedu.datasets.data_folder import real_folder
 from segedu.datasets.scenes import Scenes
@@ -582,7 +581,7 @@ from segedu.datasets.street import CLASSES, draw_street
 from segedu.recipes.real_samples import PET_CLASSES, pets
 from segedu.recipes.recipe import find_recipe
 from segedu.training import evaluate, train_steps
-from segedu.weights import WeightsError, load
+from segedu.weights.offline import load_or_random
 from tqdm.auto import tqdm
 
 augment, yours = use(joint_augment), use(pixel_ce)
@@ -599,14 +598,7 @@ def get_data(length, seed, size, variety):
 def build_fcn(stride):
     """The FCN of a recipe for streets; for photographs, a larger one on a ResNet-18."""
     net = find_recipe(f"fcn{stride}", "street")[0].build()
-    if not folder:
-        return net
-    try:
-        backbone = load("resnet18")
-    except WeightsError as error:
-        print(f"(The pretrained ResNet-18 is not available, so its weights are random: {error})")
-        backbone = resnet18()
-    return type(net)(backbone, len(classes), stride=stride)
+    return type(net)(load_or_random("resnet18"), len(classes), stride=stride) if folder else net
 
 
 def batches(images, target, steps, batch):

@@ -982,7 +982,7 @@ show(
 #
 # - [The pages of chapter 9](../course/09-distances/index.md) cover Omnipose and DenoiSeg, the published networks, and a
 #   page that helps you choose a method.
-# - Replace `Cells` by `Bacteria` (from `segedu.datasets.bacteria`) in `draw_data`. Which network loses most accuracy?
+# - Replace `Cells` by `Bacteria` (from `segedu.datasets.bacteria`) in `get_data`. Which network loses most accuracy?
 # - Train `stars` with 8 rays, and with 4. What does the accuracy at IoU 0.75 show that the accuracy at 0.5 does not?
 # - In chapter 10, the network predicts two other quantities for each pixel: the offset to the centre of its object, and
 #   how large a region around this centre belongs to the object.

@@ -817,21 +817,10 @@ def detect(net, images, instances=None):
 # on synthetic scenes, which are larger than on a CPU.
 
 # %% name="data" role="train"
-from segedu.backbones.resnet import resnet18
 from segedu.datasets.data_folder import real_folder
 from segedu.recipes.real_samples import PEDESTRIAN_CLASSES, pedestrians
-from segedu.weights import WeightsError, load
+from segedu.weights.offline import load_or_random
 from tqdm.auto import tqdm
-
-
-def resnet_backbone(channels):
-    """One level of stride 8 on a ResNet-18 whose last strides are dilations."""
-    try:
-        resnet = load("resnet18", output_stride=8)
-    except WeightsError as error:
-        print(f"(The pretrained ResNet-18 is not available, so its weights are random: {error})")
-        resnet = resnet18(output_stride=8)
-    return FPN(resnet, channels, (4,), PoolLevel())
 
 
 def get_data(length, seed, size):
@@ -860,7 +849,7 @@ if SCALE == "cpu":
 torch.manual_seed(0)
 net = SmallMaskRCNN(len(classes), width, roi, size / 64)
 if folder:
-    net.backbone = resnet_backbone(3 * width)
+    net.backbone = FPN(load_or_random("resnet18", output_stride=8), 3 * width, (4,), PoolLevel())
 net = net.to(device, memory_format=torch.channels_last)
 maps = torch.rand(3 * width, size // 8, size // 8, device=device, requires_grad=True)
 zeros = torch.zeros(40, dtype=torch.long, device=device)

@@ -857,7 +857,7 @@ show(
 import time
 
 from segedu.datasets.data_folder import real_folder
-from segedu.recipes.real_samples import HIPPOCAMPUS_CLASSES, hippocampi, pad_or_crop
+from segedu.recipes.real_samples import HIPPOCAMPUS_CLASSES, hippocampi, stack_volumes
 from segedu.teaching.exercises.lab16_promptable import exercises
 from tqdm.auto import tqdm
 
@@ -890,6 +890,7 @@ def scan(count, seed, finer):
     return patients
 
 
+# %% name="prepare" role="train"
 def prepare(patients, spacing, shape):
     """Resample all patients to one spacing: images (N, C, D, H, W), C = 2 windows of CT or 1, and labels (N, D, H, W)."""
     scans, labels = [], []
@@ -898,8 +899,7 @@ def prepare(patients, spacing, shape):
         scans.append(torch.as_tensor(np.asarray(resample(patient[kind].numpy(), *old_new, False))).float())
         labels.append(torch.as_tensor(np.asarray(resample(patient["semantic"].numpy(), *old_new, True))).long())
     if kind == "mr":
-        scans, labels = ([pad_or_crop(volume, shape) for volume in volumes] for volumes in (scans, labels))
-        return (torch.stack(scans)[:, None] - 0.4) / 0.2, torch.stack(labels)
+        return (stack_volumes(scans, shape)[:, None] - 0.4) / 0.2, stack_volumes(labels, shape)
     hu = torch.stack(scans)
     soft_tissue, full_range = (hu.clamp(-160, 240) - 40) / 150, (hu.clamp(-1000, 400) + 300) / 500
     return torch.stack([soft_tissue, full_range], dim=1), torch.stack(labels)

@@ -7,6 +7,7 @@ Without a list of test images, those of another split are held out, see `segedu.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,11 +179,14 @@ def hippocampi(folder: Path, held_out: bool, number: int) -> list[Sample]:
     return samples
 
 
-def pad_or_crop(volume: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Pad a volume (D, H, W) with 0 on both sides of an axis, or crop it there, so that it has this shape."""
-    missing = [new - old for new, old in zip(shape, volume.shape, strict=True)]
-    sides = [side for n in reversed(missing) for side in (n // 2, n - n // 2)]
-    return pad(volume, sides)  # a negative side is cropped
+def stack_volumes(volumes: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+    """Pad volumes with 0 on both sides of each axis, or crop them there, to one shape (D, H, W); stack them."""
+    stacked = []
+    for volume in volumes:
+        missing = [new - old for new, old in zip(shape, volume.shape, strict=True)]
+        sides = [side for n in reversed(missing) for side in (n // 2, n - n // 2)]
+        stacked.append(pad(volume, sides))  # a negative side is cropped
+    return torch.stack(stacked)
 
 
 def _names(data: SegmentationFolder, held_out: bool) -> list[str]:
