@@ -575,7 +575,7 @@ explorer()
 
 # %% name="train_parts" role="train"
 from segedu.datasets.batch import semantic_batch
-from segedu.datasets.data_folder import real_folder
+from segedu.datasets.real_folder import real_folder
 from segedu.datasets.scenes import Scenes
 from segedu.datasets.street import CLASSES, draw_street
 from segedu.recipes.real_samples import PET_CLASSES, pets
@@ -648,7 +648,8 @@ for stride in (32, 16, 8):
 # %% [markdown] name="table_text"
 # The first row of the table is a simple baseline: at each pixel it predicts the class that is most frequent at this
 # position in the training images. The rows "upper bound" are not predictions of a network. They use scores computed
-# from the ground truth, as the widget does. For which classes is a network farthest from its upper bound?
+# from the ground truth, as the widget does. For which classes is a network farthest from its upper bound? (On
+# photographs we have run these cells only on a CPU, for a few iterations and without the weights of ImageNet.)
 
 # %% name="train_table" role="train"
 from segedu.metrics.semantic import iou_per_class

@@ -534,10 +534,10 @@ show(
 # Each iteration calls your `lovasz_grad` once for each cell, so a Python loop over pixels would make the training slow.
 #
 # On a CPU the images are synthetic. If a GPU is available, the following cells use a larger network and microscope
-# images with nuclei of cells, of the 2018 Data Science Bowl ([BBBC038](https://bbbc.broadinstitute.org/BBBC038)), in
-# grey and with bright nuclei. They are downloaded once, with a message that gives size, licence and citation. If the
-# folder that `SEGEDU_DATA` names contains `nuclei_grouped`, it is used instead. Without an internet connection, the
-# images are synthetic, and larger than on a CPU.
+# images with nuclei of cells, of the 2018 Data Science Bowl ([BBBC038](https://bbbc.broadinstitute.org/BBBC038), CC0),
+# in grey and with bright nuclei. The cell downloads them once (83 MB), and prints licence and citation. If the folder
+# that `SEGEDU_DATA` names contains `nuclei_grouped`, it is used instead. Without an internet connection, the images are
+# synthetic, and larger than on a CPU.
 
 # %% name="channels" role="train"
 UNIT = 16  # pixels per unit of length; no offset is longer than one unit along y or x
@@ -586,7 +586,7 @@ def embedding_loss(outputs, label_maps):
 
 
 # %% name="data" role="train"
-from segedu.datasets.data_folder import real_folder
+from segedu.datasets.real_folder import real_folder
 from segedu.recipes.real_samples import nuclei
 from tqdm.auto import tqdm
 

@@ -714,9 +714,9 @@ show(
 #
 # On a CPU the images are synthetic. If a GPU is available, the following cells use a larger network, and it learns to
 # detect red cells, white cells and platelets in the blood smears of
-# [BCCD](https://github.com/Shenggan/BCCD_Dataset). The images are downloaded once, with a message that gives size and
-# licence. If the folder that `SEGEDU_DATA` names contains `bccd`, it is used instead. Without an internet connection,
-# the images are synthetic, and larger than on a CPU.
+# [BCCD](https://github.com/Shenggan/BCCD_Dataset) (MIT). The cell downloads the images once (8 MB), and prints licence
+# and citation. If the folder that `SEGEDU_DATA` names contains `bccd`, it is used instead. Without an internet
+# connection, the images are synthetic, and larger than on a CPU.
 
 # %% name="parts" role="train"
 from segedu.backbones.vgg import VGG
@@ -870,7 +870,7 @@ def head_loss(pyramid, rpn_outputs, examples):
 
 
 # %% name="data" role="train"
-from segedu.datasets.data_folder import real_folder
+from segedu.datasets.real_folder import real_folder
 from segedu.recipes.real_samples import BLOOD_CELL_CLASSES, blood_cells
 from tqdm.auto import tqdm
 
@@ -937,9 +937,9 @@ for loss in bar:
 #
 # The first row of the table needs no trained network. It smooths the image, applies Otsu's threshold, and takes the
 # bounding box of each connected component. The class is the one whose components fill a similar fraction of their
-# boxes, or for blood cells, the class whose boxes have a similar size. For each of the last three rows, one part of *your* detector is removed: non-maximum suppression of the
-# detections, the deltas of the first stage, or the fine level of the pyramid. Guess before you run the cell: which part
-# matters most?
+# boxes, or for blood cells, the class whose boxes have a similar size. For each of the last three rows, one part of
+# *your* detector is removed: non-maximum suppression of the detections, the deltas of the first stage, or the fine
+# level of the pyramid. Guess before you run the cell: which part matters most?
 
 # %% name="score" role="train"
 from segedu.metrics.coco import CocoEvaluation
@@ -990,9 +990,9 @@ for name, (ap50, ap) in rows.items():
 # %% [markdown] name="score_after"
 # A single run proves little. With three random seeds on a CPU, we measured an AP50 of 0.87, 0.88 and 0.90, and about
 # 0.40 without the final non-maximum suppression. These are results on synthetic images; on blood smears we have run the
-# cells only on a CPU, for a few iterations. It may surprise you
-# that using the anchors themselves as proposals lowers AP50 so little. The reason is that the head also predicts
-# deltas. Compare the column AP as well, which requires boxes that fit tightly.
+# cells only on a CPU, for a few iterations. It may surprise you that using the anchors themselves as proposals lowers
+# AP50 so little. The reason is that the head also predicts deltas. Compare the column AP as well, which requires boxes
+# that fit tightly.
 #
 # How well does such a detector work on photographs? Torchvision's Faster R-CNN, a ResNet-50 with a feature pyramid, has
 # an AP of 37.0 on COCO val2017 (box AP in per cent; torchvision's documentation of

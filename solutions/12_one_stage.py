@@ -736,9 +736,9 @@ print(f"AP50 on 32 unseen scenes: {detr_ap50(detr):.2f} as loaded, {detr_ap50(tu
 #
 # On a CPU the images are synthetic. If a GPU is available, the cells below use a larger network, and it learns to
 # detect red cells, white cells and platelets in the blood smears of
-# [BCCD](https://github.com/Shenggan/BCCD_Dataset). The images are downloaded once, with a message that gives size and
-# licence. If the folder that `SEGEDU_DATA` names contains `bccd`, it is used instead. Without an internet connection,
-# the images are synthetic, and larger than on a CPU.
+# [BCCD](https://github.com/Shenggan/BCCD_Dataset) (MIT). The cell downloads the images once (8 MB), and prints licence
+# and citation. If the folder that `SEGEDU_DATA` names contains `bccd`, it is used instead. Without an internet
+# connection, the images are synthetic, and larger than on a CPU.
 
 # %% name="net" role="train"
 from segedu.backbones.vgg import VGG
@@ -818,7 +818,7 @@ def detection_loss(class_loss):
 
 
 # %% name="data" role="train"
-from segedu.datasets.data_folder import real_folder
+from segedu.datasets.real_folder import real_folder
 from segedu.datasets.shapes import Shapes
 from segedu.recipes.real_samples import BLOOD_CELL_CLASSES, blood_cells
 from segedu.teaching.exercises.lab11_detection.assign_targets import assign_targets
@@ -927,14 +927,14 @@ for name, (ap50, mean) in rows.items():
     print(f"{name:<34}{ap50:>6.2f}{mean:>7.2f}")
 
 # %% [markdown] name="score_after"
-# The result may surprise you: the focal loss does not win here. With three seeds on a CPU, we measured an AP50 of
-# 0.92, 0.92 and 0.92 if all anchors have equal weight; 0.93, 0.93 and 0.95 with the hardest three; 0.84, 0.85 and 0.84
-# with the focal loss; and 0.32 to 0.34 with the focal loss but without non-maximum suppression. These are results on
+# The result may surprise you: the focal loss does not win here. With three seeds on a CPU, we measured an AP50 of 0.92,
+# 0.92 and 0.92 if all anchors have equal weight; 0.93, 0.93 and 0.95 with the hardest three; 0.84, 0.85 and 0.84 with
+# the focal loss; and 0.32 to 0.34 with the focal loss but without non-maximum suppression. These are results on
 # synthetic images; on blood smears we have run the cells only on a CPU, for a few iterations. The likely reason is the
-# small number of anchors: of our 576 anchors, 24 are positive on average. Cross-entropy can deal with this imbalance if the network starts with your prior. In the paper there are
-# far more background anchors, and the focal loss is better than training on the hardest examples (Table 1d).
-# The focal loss probably also needs more iterations: the library's RetinaNet, with this loss and 700 iterations with
-# larger batches, is in the [table of results](../course/results.md).
+# small number of anchors: of our 576 anchors, 24 are positive on average. Cross-entropy can deal with this imbalance if
+# the network starts with your prior. In the paper there are far more background anchors, and the focal loss is better
+# than training on the hardest examples (Table 1d). The focal loss probably also needs more iterations: the library's
+# RetinaNet, with this loss and 700 iterations with larger batches, is in the [table of results](../course/results.md).
 #
 # The next figure shows four new images, above with the ground truth, and below with the detections of the network that
 # was trained with the focal loss. Which objects are missed, and which boxes do not fit?

@@ -811,13 +811,13 @@ def detect(net, images, instances=None):
 # On a CPU, the network is trained on new scenes of the same kind. On a GPU, it learns to segment people in the
 # photographs of [Penn-Fudan](https://www.cis.upenn.edu/~jshi/ped_html/): 170 photographs of streets, with a mask per
 # person. They are resized to squares. The backbone is then a ResNet-18 that was trained on ImageNet; its last strides
-# are replaced by dilations, so it also has stride 8. The cell downloads about 54 MB of photographs and 45 MiB of
-# weights once. The authors reserve all rights to the photographs, so do not distribute them. If the folder that
-# `SEGEDU_DATA` names contains `pennfudan`, it is used instead. Without an internet connection, the network is trained
-# on synthetic scenes, which are larger than on a CPU.
+# are replaced by dilations, so it also has stride 8. The cell downloads 54 MB of photographs and 45 MiB of weights
+# once, and prints licence and citation. The authors reserve all rights to the photographs, so do not distribute them.
+# If the folder that `SEGEDU_DATA` names contains `pennfudan`, it is used instead. Without an internet connection, the
+# network is trained on synthetic scenes, which are larger than on a CPU.
 
 # %% name="data" role="train"
-from segedu.datasets.data_folder import real_folder
+from segedu.datasets.real_folder import real_folder
 from segedu.recipes.real_samples import PEDESTRIAN_CLASSES, pedestrians
 from segedu.weights.offline import load_or_random
 from tqdm.auto import tqdm
@@ -897,7 +897,7 @@ rows = {"Otsu, components": measure(plain(new_images))}
 for boxes_of, detections in (("", predicted), (", GT boxes", with_gt_boxes)):
     rows[f"filled{boxes_of}"] = measure([filled(one) for one in detections["RoIAlign"]])
     rows |= {f"{name}{boxes_of}": measure(masks) for name, masks in detections.items()}
-if size == 64:  # the library's small network was trained on such scenes, for more iterations
+if size == 64 and not folder:  # the library's small network was trained on such scenes, for more iterations
     with torch.no_grad():
         outputs = load("shapes_mask_rcnn")(new_images)
     each = zip(outputs["mask_logits"].split([len(one["boxes"]) for one in outputs["instances"]]), outputs["instances"])
@@ -935,7 +935,7 @@ for name, metrics in rows.items():
 #
 # Notice the third row: with boxes that fit, and an IoU threshold that coarse masks can reach, rounding does no harm,
 # and the head with RoIPool is even slightly better. On photographs, with masks of 28 x 28, we have run the cells only
-# on a CPU, for a few iterations.
+# on a CPU, for a few iterations and without the weights of ImageNet.
 #
 # All results in the table are for small networks and synthetic scenes. On the photographs of COCO, torchvision's
 # `maskrcnn_resnet50_fpn` reaches a mask AP of 34.6 and a box AP of 37.9, according to

@@ -856,7 +856,7 @@ show(
 # %% name="data" role="train"
 import time
 
-from segedu.datasets.data_folder import real_folder
+from segedu.datasets.real_folder import real_folder
 from segedu.recipes.real_samples import HIPPOCAMPUS_CLASSES, hippocampi, stack_volumes
 from segedu.teaching.exercises.lab16_promptable import exercises
 from tqdm.auto import tqdm
@@ -892,7 +892,7 @@ def scan(count, seed, finer):
 
 # %% name="prepare" role="train"
 def prepare(patients, spacing, shape):
-    """Resample all patients to one spacing: images (N, C, D, H, W), C = 2 windows of CT or 1, and labels (N, D, H, W)."""
+    """Resample all patients to one spacing: images (N, C, D, H, W), 2 windows of CT or 1 channel of MR, and labels."""
     scans, labels = [], []
     for patient in patients:
         old_new = list(patient["spacing"]), list(spacing)
@@ -986,9 +986,9 @@ for name, rows in table.items():
 # varies between patients. An error of one voxel along the outline lowers the Dice of a small organ more than that of a
 # large organ. So compare the two rows within a column, but not the columns with each other.
 #
-# The synthetic patients only show that the parts of the pipeline work together: spacing, plan, strides, loss and metric.
-# None of these results has a medical meaning. In one run on a CPU, on synthetic patients, we measured a mean Dice of
-# 0.85 for the 3D U-Net and of 0.67 for the atlas. On MR volumes we have run the cells only on a CPU, for a few
+# The synthetic patients only show that the parts of the pipeline work together: spacing, plan, strides, loss and
+# metric. None of these results has a medical meaning. In one run on a CPU, on synthetic patients, we measured a mean
+# Dice of 0.85 for the 3D U-Net and of 0.67 for the atlas. On MR volumes we have run the cells only on a CPU, for a few
 # iterations. The [page of results](../course/results.md) lists the library's 3D U-Net on larger volumes.
 
 # %% name="train_figure" role="train"

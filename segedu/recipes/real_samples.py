@@ -31,6 +31,8 @@ BLOOD_CELL_CLASSES = ("background", "red cell", "white cell", "platelet")
 HIPPOCAMPUS_CLASSES = ("background", "anterior", "posterior")
 BORDER = 2  # value of a trimap between pet and background
 LEAST_VISIBLE = 0.5  # an object of which a crop contains a smaller part of the box is dropped
+ORDER = 3  # seed of the order of the images
+LEAST_NUCLEI = 3  # windows with fewer nuclei are left out
 
 Sample = dict[str, Any]
 
@@ -66,7 +68,8 @@ def pets(folder: Path, held_out: bool, size: int, number: int) -> list[Sample]:
 def nuclei(folder: Path, held_out: bool, size: tuple[int, int], number: int) -> list[Sample]:
     """Windows of microscope images, grey, with bright nuclei on a dark background.
 
-    An image gives as many windows as fit side by side. Smaller images and windows without a nucleus are left out.
+    An image gives as many windows as fit side by side. Smaller images are left out, and windows with fewer than three
+    nuclei.
 
     Args:
         folder: in the layout of `segedu.datasets.folder`, with label maps.
@@ -84,7 +87,7 @@ def nuclei(folder: Path, held_out: bool, size: tuple[int, int], number: int) -> 
             grey = normalize_exposure(image.mean(0, keepdim=True))
             for window in _windows(grey, size):
                 labels, _ = compact(label_map[window[1:]])
-                if labels.any():
+                if labels.max() >= LEAST_NUCLEI:
                     image = grey[window].expand(3, -1, -1).contiguous()
                     samples.append({"image": image, "semantic": (labels > 0).long(), "label_map": labels})
                     bar.update()
@@ -138,7 +141,7 @@ def blood_cells(folder: Path, held_out: bool, size: int, number: int) -> list[Sa
     annotations: dict[int, list[dict]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
         annotations[annotation["image_id"]].append(annotation)
-    order = np.random.default_rng(0).permutation(len(content["images"]))[:number]
+    order = np.random.default_rng(ORDER).permutation(len(content["images"]))[:number]
     samples = []
     for record in tqdm([content["images"][i] for i in order], "blood cells", unit="smear"):
         image, own = torch.from_numpy(read_image(folder / "images" / record["file_name"])), annotations[record["id"]]
@@ -170,7 +173,7 @@ def hippocampi(folder: Path, held_out: bool, number: int) -> list[Sample]:
     samples = []
     with np.load(folder / f"{'test' if held_out else 'train'}.npz") as arrays:
         names = sorted(key.removeprefix("img_") for key in arrays if key.startswith("img_"))
-        for name in np.random.default_rng(0).permutation(names)[:number]:
+        for name in np.random.default_rng(ORDER).permutation(names)[:number]:
             image, labels = (
                 torch.from_numpy(np.ascontiguousarray(arrays[f"{kind}_{name}"].transpose(2, 1, 0)[:, ::-1, ::-1]))
                 for kind in ("img", "lab")
@@ -195,7 +198,7 @@ def _names(data: SegmentationFolder, held_out: bool) -> list[str]:
     chosen = splits.pop("train")
     if held_out:
         chosen = splits.get("test") or next(iter(splits.values()))
-    return np.random.default_rng(0).permutation(sorted(chosen)).tolist()
+    return np.random.default_rng(ORDER).permutation(sorted(chosen)).tolist()
 
 
 def _centre_square(image: Tensor) -> tuple[slice, slice]:

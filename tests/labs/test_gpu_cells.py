@@ -51,15 +51,19 @@ SMALLER = {  # lab -> what stands in its cells, and a smaller scale: first for r
         "get_data(64, 1)": "get_data(8, 1)",
     },
     "14_top_down": {
-        "(256, 130, 40, 48, 14, 1200, 8)": "(128, 12, 6, 16, 14, 16, 2)",
-        "(128, 2048, 200, 48, 14, 2000, 16)": "(64, 32, 8, 16, 14, 40, 4)",
+        "(256, 130, 40, 48, 14, 1200, 8)": "(64, 4, 6, 16, 7, 40, 4)",
+        "(128, 2048, 200, 48, 14, 2000, 16)": "(64, 32, 8, 16, 7, 40, 4)",
     },
     "16_promptable": {
         '"gpu": (2, 63, 15, 16, 1500)': '"gpu": (1, 9, 3, 8, 40)',
         "95, 45, 32": "15, 5, 8",
     },
 }
-WHOLE = {"16_promptable": ("asking",)}  # cells that show something which the training uses
+WHOLE = {
+    "09_distances": ("picture",),
+    "12_one_stage": ("picture",),
+    "16_promptable": ("asking",),
+}  # cells that show something which the training uses
 
 
 @pytest.fixture
