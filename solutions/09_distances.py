@@ -848,7 +848,7 @@ from segedu.metrics.instance import InstanceMetrics
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
 folder = real_folder("nuclei_grouped") if SCALE == "gpu" else None
 scales = {"cpu": (64, 192, 48, 8, 200, 16), "gpu": (256, 128, 24, 32, 1000, 32)}
-size, length, new, width, steps, n_rays = scales[SCALE] if not folder else (256, 400, 48, 32, 1500, 32)
+size, length, new, width, steps, n_rays = scales[SCALE] if not folder else (256, 400, 48, 32, 1200, 32)
 device = "cuda" if SCALE == "gpu" else "cpu"
 if SCALE == "cpu":
     torch.set_num_threads(1)  # more threads do not speed up such a small network
