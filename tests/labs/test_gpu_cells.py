@@ -24,7 +24,7 @@ CPU = {'"gpu" if torch.cuda.is_available() else "cpu"': '"gpu"', '"cuda" if SCAL
 SMALLER = {  # lab -> what stands in its cells, and a smaller scale: first for real images, then for synthetic ones
     "05_fcn": {
         "((192, 192), None, 1000, 1500, 16)": "((96, 96), None, 24, 12, 4)",
-        "((256, 256), 0.35, 400, 2000, 16)": "((96, 128), 0.35, 10, 40, 4)",
+        "((256, 256), 0.35, 400, 2000, 16)": "((96, 128), 0.35, 10, 16, 4)",
     },
     "06_unet": {
         "(256, 400, 32, 4, 1200, 8)": "(64, 48, 8, 3, 40, 8)",
