@@ -794,9 +794,16 @@ show(
 #
 # The library's compiled loops compute the targets here, because there are many images. They compute the same values as
 # your functions.
+#
+# On a CPU the images are synthetic. On a GPU they are microscope images with nuclei of cells, of the 2018 Data Science
+# Bowl ([BBBC038](https://bbbc.broadinstitute.org/BBBC038), CC0), in grey and with bright nuclei. The cell downloads
+# them once (83 MB), and prints licence and citation. If the folder that `SEGEDU_DATA` names contains `nuclei_grouped`,
+# it is used instead. Without an internet connection, the images are synthetic, and larger than on a CPU.
 
 # %% name="train_parts" role="train"
 from segedu.datasets.cells import Cells
+from segedu.datasets.real_folder import real_folder
+from segedu.recipes.real_samples import nuclei
 from segedu.teaching.exercises.lab09_distances.targets import all_targets
 from segedu.training import train_steps
 from tqdm.auto import tqdm
@@ -804,9 +811,12 @@ from tqdm.auto import tqdm
 F = torch.nn.functional
 
 
-def draw_data(length, seed, size, n_rays):
+def get_data(length, seed, size, n_rays):
     """Images (B, 1, H, W) of mean about 0 and standard deviation about 1, their targets and label maps."""
-    samples = list(tqdm(Cells(length, seed, (size, size)), "images", unit="image"))
+    if folder:
+        samples = nuclei(folder, seed == 1, (size, size), length)
+    else:
+        samples = list(tqdm(Cells(length, seed, (size, size)), "images", unit="image"))
     targets = [all_targets(sample["label_map"], n_rays) for sample in tqdm(samples, "targets", unit="image")]
     images = torch.stack([sample["image"][:1] for sample in samples])
     stacked = {name: torch.stack([target[name] for target in targets]) for name in targets[0]}
@@ -836,13 +846,14 @@ from segedu.backbones.stardist_unet import StarDistUNet
 from segedu.metrics.instance import InstanceMetrics
 
 SCALE = "gpu" if torch.cuda.is_available() else "cpu"
+folder = real_folder("nuclei_grouped") if SCALE == "gpu" else None
 scales = {"cpu": (64, 192, 48, 8, 200, 16), "gpu": (256, 128, 24, 32, 1000, 32)}
-size, length, new, width, steps, n_rays = scales[SCALE]
+size, length, new, width, steps, n_rays = scales[SCALE] if not folder else (256, 400, 48, 32, 1200, 32)
 device = "cuda" if SCALE == "gpu" else "cpu"
 if SCALE == "cpu":
     torch.set_num_threads(1)  # more threads do not speed up such a small network
-images, targets, _ = draw_data(length, 0, size, n_rays)
-new_images, _, ground_truths = draw_data(new, 1, size, n_rays)
+images, targets, _ = get_data(length, 0, size, n_rays)
+new_images, _, ground_truths = get_data(new, 1, size, n_rays)
 plans = {"distance": (1, distance_loss, from_distance), "stars": (1 + n_rays, star_loss, from_stars)}
 plans["flows"] = (3, flow_loss, from_flows)
 decoded, scores = {}, {}
@@ -853,7 +864,7 @@ for name, (channels, loss_function, decode) in plans.items():
     net = torch.nn.Sequential(backbone, *head).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps, pct_start=0.1)
-    batches = torch.randint(length, (steps, 8), generator=torch.Generator().manual_seed(0))
+    batches = torch.randint(len(images), (steps, 8), generator=torch.Generator().manual_seed(0))
     loader = ((images[batch], {key: value[batch] for key, value in targets.items()}) for batch in batches)
     bar = tqdm(train_steps(net, loader, loss_function, optimizer, scheduler=schedule, clip_norm=1.0), name, steps)
     for loss in bar:
@@ -865,14 +876,14 @@ for name, (channels, loss_function, decode) in plans.items():
     for cells, ground_truth in zip(decoded[name], ground_truths):
         metrics.update(cells, ground_truth)
     scores[name] = metrics.compute()["accuracy"].tolist()
-    print(f"{name}: accuracy {scores[name][0]:.3f} at IoU 0.5 on {new} new images, scale {SCALE}")
+    print(f"{name}: accuracy {scores[name][0]:.3f} at IoU 0.5 on {len(new_images)} new images, scale {SCALE}")
 
 # %% [markdown] name="train_after"
 # The first row of the table needs no training. It is a classical pipeline: smooth the image with a Gaussian, apply
 # Otsu's threshold, compute the distance to the background, and flood it from its peaks.
 #
 # Compare the two columns. Which network loses most between IoU 0.5 and 0.75? Look at the outlines in the figure and
-# explain why.
+# explain why. (On real images we have run these cells only on a CPU, for a few iterations.)
 
 # %% name="train_table" role="train"
 from segedu.recipes.baselines import OtsuWatershed
@@ -908,7 +919,7 @@ show(
 pictures, maps, titles = [], [], []
 for name in plans:
     accuracies = [instance_accuracy(cells, ground_truth) for cells, ground_truth in zip(decoded[name], ground_truths)]
-    i = min(range(new), key=accuracies.__getitem__)
+    i = min(range(len(accuracies)), key=accuracies.__getitem__)
     pictures += [(0.2 * new_images[i] + 0.3).clamp(0, 1)] * 3
     maps += [None, ground_truths[i], decoded[name][i]]
     titles += [f"image {i}", f"ground truth: {ground_truths[i].max()} cells", f"{name}: accuracy {accuracies[i]:.2f}"]
@@ -970,7 +981,7 @@ show(
 #
 # - [The pages of chapter 9](../course/09-distances/index.md) cover Omnipose and DenoiSeg, the published networks, and a
 #   page that helps you choose a method.
-# - Replace `Cells` by `Bacteria` (from `segedu.datasets.bacteria`) in `draw_data`. Which network loses most accuracy?
+# - Replace `Cells` by `Bacteria` (from `segedu.datasets.bacteria`) in `get_data`. Which network loses most accuracy?
 # - Train `stars` with 8 rays, and with 4. What does the accuracy at IoU 0.75 show that the accuracy at 0.5 does not?
 # - In chapter 10, the network predicts two other quantities for each pixel: the offset to the centre of its object, and
 #   how large a region around this centre belongs to the object.

@@ -14,7 +14,7 @@ HELPERS = ("corners", "paint", "decoders", "train_parts", "train", "train_table"
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_small_nets_find_cells_that_touch(seed, monkeypatch, capsys):
     start = time.process_time()
-    rows = run_cells(monkeypatch, "09_distances", HELPERS, seeds(seed, "draw_data(length, ", "draw_data(new, "))["rows"]
+    rows = run_cells(monkeypatch, "09_distances", HELPERS, seeds(seed, "get_data(length, ", "get_data(new, "))["rows"]
     spent = time.process_time() - start
     plain, *values = (row[0] for row in rows.values())
     with capsys.disabled():

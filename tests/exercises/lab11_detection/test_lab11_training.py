@@ -14,7 +14,7 @@ CELLS = ("parts", "trial", "net", "propose", "losses", "data", "train", "score")
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_small_detector_finds_shapes(seed, monkeypatch, capsys):
     start = time.process_time()
-    rows = run_cells(monkeypatch, "11_detection", CELLS, seeds(seed, "draw_data(length, ", "draw_data(64, "))["rows"]
+    rows = run_cells(monkeypatch, "11_detection", CELLS, seeds(seed, "get_data(length, ", "get_data(64, "))["rows"]
     spent = time.process_time() - start
     plain, whole, doubled, still, coarse = (row[0] for row in rows.values())
     with capsys.disabled():

@@ -14,7 +14,7 @@ LAB, NET = "12_one_stage", ("picture", "net", "losses", "data", "train", "score"
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_small_net_finds_shapes_with_each_of_the_three_losses(seed, monkeypatch, capsys):
     start = time.process_time()
-    rows = run_cells(monkeypatch, LAB, NET, seeds(seed, "draw_data(length, ", "draw_data(64, "))["rows"]
+    rows = run_cells(monkeypatch, LAB, NET, seeds(seed, "get_data(length, ", "get_data(64, "))["rows"]
     spent = time.process_time() - start
     plain, alike, hardest, focal, twice = (half for half, _ in rows.values())
     with capsys.disabled():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,7 +32,7 @@ MASK_AP50 = 0.45  # of the syllabus
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_small_mask_rcnn_learns_masks_and_rounding_costs(seed, monkeypatch, capsys):
     start = time.process_time()
-    rows = run_cells(monkeypatch, LAB, CELLS, seeds(seed, "draw_data(length, ", "draw_data(new, "), **IMPORTED)["rows"]
+    rows = run_cells(monkeypatch, LAB, CELLS, seeds(seed, "get_data(length, ", "get_data(new, "), **IMPORTED)["rows"]
     spent = time.process_time() - start
     align, pool, told, filled = (rows[name] for name in ("RoIAlign", "RoIPool", "RoIAlign, GT boxes", "filled"))
     with capsys.disabled():
@@ -93,23 +92,3 @@ def test_masks_are_true_or_false_and_need_no_gradient(trainable, capsys):
     masks, boxes = torch.ones(1, 8, 8).bool(), torch.tensor([[1.0, 1.0, 6.0, 6.0]])
     chosen = trainable(lab.mask_target.reference, (masks, boxes, torch.tensor([0]), 4), longest=60.0)
     assert chosen(masks, boxes, torch.tensor([0]), 4).all() and capsys.readouterr().out == ""
-
-
-def test_photographs_are_squeezed_with_their_people(tmp_path):
-    from PIL import Image
-
-    for folder in ("PNGImages", "PedMasks"):
-        (tmp_path / folder).mkdir()
-    numbers = np.zeros((40, 80), np.uint8)
-    numbers[10:30, 20:40], numbers[5:35, 50:60] = 1, 2
-    for i in range(170):
-        Image.fromarray(np.stack([4 * numbers] * 3, axis=-1)).save(tmp_path / "PNGImages" / f"FudanPed{i:05}.png")
-        Image.fromarray(numbers).save(tmp_path / "PedMasks" / f"FudanPed{i:05}_mask.png")
-    names = {"torch": torch, **IMPORTED}
-    exec(sources(LAB)["data"].replace('PENN_FUDAN = ""', f"PENN_FUDAN = {str(tmp_path)!r}"), names)
-    for seed, count in ((0, 130), (1, 40)):
-        images, objects = names["draw_data"](99, seed, 20)
-        assert images.shape == (count, 3, 20, 20) and len(objects) == count
-    assert objects[0]["boxes"].tolist() == [[5.0, 5.0, 10.0, 15.0], [12.5, 2.5, 15.0, 17.5]]
-    assert objects[0]["masks"].shape == (2, 20, 20) and objects[0]["masks"][0, 5:15, 5:10].all()
-    assert objects[0]["masks"][0].sum() == 50 and objects[0]["labels"].tolist() == [1, 1]

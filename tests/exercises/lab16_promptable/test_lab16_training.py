@@ -14,7 +14,7 @@ from segedu.datasets import volume
 from segedu.teaching.exercises import lab16_promptable as lab
 
 LAB = "16_promptable"
-CELLS = ("data", "organ_loss", "train", "measure")
+CELLS = ("data", "prepare", "organ_loss", "train", "measure")
 IMPORTED = {"F": F, "ct": volume}  # by cells that draw
 DICE = 0.75  # of the syllabus
 
