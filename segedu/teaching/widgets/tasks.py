@@ -108,7 +108,8 @@ def _boxes(axis: plt.Axes, scene: dict, categories: Categories) -> None:
         axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec="black", lw=2.6))
         axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec=colours[label], lw=1.4))
         if min(x2 - x1, y2 - y1) >= 8:
-            axis.text(x1, y1, f"{categories.names[label]} {i + 1}", color="white", fontsize=7.5, va="bottom", bbox=_BADGE)
+            name = f"{categories.names[label]} {i + 1}"
+            axis.text(x1, y1, name, color="white", fontsize=7.5, va="bottom", bbox=_BADGE)
 
 
 def _instance_names(scene: dict, categories: Categories) -> dict[int, str]:
