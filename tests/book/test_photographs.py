@@ -205,7 +205,7 @@ def test_where_a_small_sam_succeeds_and_fails(prompted: Run) -> None:
     states(page, "On photographs, this network mostly fails.")
     assert prompted.glued["photo_wins"] < len(NAMES) / 2
     assert prompted.glued["photo_click"] < prompted.glued["photo_box"] < prompted.glued["photo_filled"]
-    states(page, "For two small objects (ihc, microaneurysms), even the filled box lies right of the diamond")
+    states(page, "For two small objects (the nucleus of ihc and the microaneurysm), even the filled box lies right")
     above = [name for name in NAMES if table[name]["the filled box"] > table[name]["second annotator"]]
     assert above == ["ihc", "microaneurysms"]
 
@@ -216,11 +216,11 @@ def test_masks_of_a_flower_and_of_an_officer(prompted: Run) -> None:
     image, mask, _ = names["largest_object"]("flower")
     click, _ = names["prompted"](image, mask)
     assert click[~mask].float().mean() > 0.5
-    states(page, "The click on the officer yields a small part of her clothes")
+    states(page, "The click on the officer (Grace Hopper) yields a small part of her clothes")
     image, mask, _ = names["largest_object"]("grace_hopper")
     click, box = names["prompted"](image, mask)
     assert (click & mask).sum() < 0.1 * mask.sum() and (click & ~mask).sum() < (click & mask).sum()
-    states(page, "her box a mask of all bright regions, the flag included")
+    states(page, "Her box yields a mask of all bright regions, the flag included")
     photos = Photos(["grace_hopper"])
     flag = (photos[0]["semantic"] == photos.classes.index("flag"))[None, None].float()
     flag = torch.nn.functional.interpolate(flag, image.shape[1:], mode="nearest")[0, 0] > 0
