@@ -97,7 +97,7 @@ def _regions(axis: plt.Axes, scene: dict, labels: np.ndarray, names: dict[int, s
         picture[scene["semantic"].numpy() == VOID] = 0
     axis.imshow(picture, interpolation="nearest")
     for label, row, column in _label_positions(labels, 3):
-        axis.text(column, row, names[label], color="white", fontsize=7, ha="center", va="center", bbox=_BADGE)
+        axis.text(column, row, names[label], color="white", fontsize=7.5, ha="center", va="center", bbox=_BADGE)
 
 
 def _boxes(axis: plt.Axes, scene: dict, categories: Categories) -> None:
@@ -108,7 +108,8 @@ def _boxes(axis: plt.Axes, scene: dict, categories: Categories) -> None:
         axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec="black", lw=2.6))
         axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec=colours[label], lw=1.4))
         if min(x2 - x1, y2 - y1) >= 8:
-            axis.text(x1, y1, f"{categories.names[label]} {i + 1}", color="white", fontsize=7, va="bottom", bbox=_BADGE)
+            name = f"{categories.names[label]} {i + 1}"
+            axis.text(x1, y1, name, color="white", fontsize=7.5, va="bottom", bbox=_BADGE)
 
 
 def _instance_names(scene: dict, categories: Categories) -> dict[int, str]:
@@ -149,8 +150,14 @@ def draw_output(axis: plt.Axes, task: str, scene: dict, categories: Categories =
     axis.set_axis_off()
 
 
-def five_ways(scene: dict, categories: Categories = STREET, name: str = "street") -> tuple[Figure, str]:
-    """Draw the image and the outputs of the five tasks; returns a figure of six panels and its alternative text."""
+def five_ways(scene: dict, categories: Categories = STREET, name: str = "synthetic street") -> tuple[Figure, str]:
+    """Draw the image and the outputs of the five tasks; returns a figure of six panels and its alternative text.
+
+    Args:
+        scene: a sample with panoptic targets, see `segedu.datasets.sample`.
+        categories: the classes of the scene.
+        name: says in the alternative text what the image is.
+    """
     height, width = scene["image"].shape[1:]
     grid = (6, 1) if width > 3 * height else (2, 3)  # a panorama needs the full width
     panel = 11 / grid[1]
@@ -161,7 +168,7 @@ def five_ways(scene: dict, categories: Categories = STREET, name: str = "street"
     for axis, task in zip(axes.flat[1:], TASKS, strict=True):
         draw_output(axis, task, scene, categories)
     descriptions = "; ".join(f"{task}: {describe(task, scene, categories)}" for task in TASKS)
-    return fig, f"A synthetic {name} and the outputs of five tasks. {descriptions}."
+    return fig, f"A {name} and the outputs of five tasks. {descriptions}."
 
 
 @lru_cache(maxsize=8)
