@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from segedu.recipes.recipe import Recipe
+    from segedu.recipes.run_validation import Watch
 
 Run = Annotated[Path, typer.Argument(help="Folder of a run of `segedu train`, such as runs/unet-leaves-0.")]
 
@@ -52,6 +53,29 @@ def train(
     train_images: Annotated[
         int | None, typer.Option(min=1, help="Own images: train on so many images only, for a learning curve.")
     ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help="Own images: random changes. none: random windows only. light (default): also mirrored and "
+            "brightened, label maps also turned. strong: also random scales (photographs 0.6 to 1.6) and colours, "
+            "or noise in label maps' images."
+        ),
+    ] = None,
+    validations: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Own images: measure the split val so many times during the training and use the best weights. "
+            "0: use the last weights. Default: 10 if there is a split val.",
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="Own images: stop early after so many validations in a row without a better score."),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into the folder tensorboard of the run.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches beside the training.")] = 0,
     precision: Annotated[str, typer.Option(help="Number format: 32-true, bf16-mixed or 16-mixed.")] = "32-true",
     devices: Annotated[int, typer.Option(min=1, help="Number of devices to train on.")] = 1,
@@ -62,13 +86,16 @@ def train(
     from segedu.recipes.run import run_recipe
     from segedu.recipes.run_table import print_result, print_seeds
     from segedu.recipes.starting_weights import Start
+    from segedu.recipes.tensorboard_log import check_tensorboard
 
-    recipe, folder = _find_recipe(
-        method, data, window=window, longest_side=longest_side, ignored=ignore, train_images=train_images
-    )
+    if tensorboard:
+        check_tensorboard()
+    own = {"window": window, "longest_side": longest_side, "ignored": ignore, "train_images": train_images}
+    own |= {"augment": augment, "validations": validations, "patience": patience}
+    recipe, folder, watch = _find_recipe(method, data, tensorboard, **own)
     recipe = _changed(recipe, learning_rate=learning_rate, batch_size=batch_size)
     options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator, "fresh": fresh}
-    options |= {"workers": workers, "precision": precision}
+    options |= {"workers": workers, "precision": precision, "watch": watch}
     options["start"] = Start(start, tuple(freeze or ())) if start or freeze else None
     is_first_process = devices == 1 or int(os.environ.get("LOCAL_RANK", 0)) == 0
     data_name = recipe.data if folder is None else folder.resolve().name
@@ -82,26 +109,34 @@ def train(
         print_seeds(results)
 
 
-def _find_recipe(method: str, data: str, **own: int | None) -> tuple[Recipe, Path | None]:
-    """The recipe of a method on a data set or on a folder of your own, and the folder if there is one."""
+def _find_recipe(
+    method: str, data: str, tensorboard: bool, validations: int | None, patience: int | None, **own: Any
+) -> tuple[Recipe, Path | None, Watch]:
+    """The recipe of a method on a data set or on a folder of your own, the folder if there is one, and what is watched.
+
+    Without `validations`, the split val of own images is measured ten times if there is one.
+    """
     from segedu.recipes.method_suggestions import suggestions
     from segedu.recipes.recipe import NAMES, find_recipe
+    from segedu.recipes.run_validation import Watch
 
     folder = Path(data)
     if (method, data) not in NAMES and folder.is_dir() and not (folder / "index.csv").is_file():
         from segedu.recipes.own_images import split_note
-        from segedu.recipes.own_recipe import own_recipe
+        from segedu.recipes.own_recipe import own_recipe, validations_of
 
         typer.echo(split_note(folder))
-        return own_recipe(method, folder, **own), folder
+        watch = Watch(validations_of(folder, validations, patience), patience, tensorboard)
+        return own_recipe(method, folder, **own), folder, watch
     if len(folder.parts) > 1 and not folder.exists():
         raise FileNotFoundError(f"data is {data!r}, which does not exist, expected a folder with images and masks")
-    if any(value is not None for value in own.values()):
+    if any(value is not None for value in (validations, patience, *own.values())):
         raise typer.BadParameter(
-            f"--window, --longest-side, --ignore and --train-images are for a folder of your own, not for {data}"
+            f"--window, --longest-side, --ignore, --train-images, --augment, --validations and --patience are for a "
+            f"folder of your own, not for {data}"
         )
     try:
-        return find_recipe(method, data)
+        return *find_recipe(method, data), Watch(tensorboard=tensorboard)
     except ValueError as error:
         problem, _, expected = str(error).partition(", expected")
         raise typer.BadParameter(f"{problem}. {suggestions(method)}Expected{expected}") from None

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
 from segedu.datasets.files import read_image
 from segedu.datasets.folder import ALL, LABELS, MASKS, SegmentationFolder, read_splits, read_target
 from segedu.datasets.sample import VOID, compact
-from segedu.recipes.data import Pair, Pairs, Sets
+from segedu.recipes.data import Pair, Pairs, Sets, resize
 
 HELD_OUT = 0.2  # fraction of the images that are held out where the folder has no splits
 
@@ -63,18 +62,6 @@ class Preparation:
         """(height, width) of the prepared image, for that of the image."""
         factor = 1.0 if self.longest_side is None else min(1.0, self.longest_side / max(size))
         return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-
-
-def resize(maps: Tensor, size: tuple[int, int], method: str) -> Tensor:
-    """Resize (B, C, H, W) to (height, width).
-
-    `method` is "area" for images, which filters before it reduces, or "nearest" for targets.
-    """
-    if tuple(maps.shape[-2:]) == tuple(size):
-        return maps
-    if method == "nearest":
-        return interpolate(maps.double(), size, mode="nearest-exact").to(maps.dtype)
-    return interpolate(maps, size, mode="bilinear", antialias=True, align_corners=False)
 
 
 class StoredPairs(Sequence[Pair]):

@@ -15,22 +15,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from segedu.datasets.folder import LABELS, MASKS, SegmentationFolder
 from segedu.datasets.sample import VOID
 from segedu.recipes import cell_instances
-from segedu.recipes.data import Pair, brighten, flip, mirror, random_window
+from segedu.recipes.data import Pair
 from segedu.recipes.loss import PixelsAndOverlap
+from segedu.recipes.own_changes import LIGHT, change_for
 from segedu.recipes.own_images import Preparation, own_sets, read_pair, split_names
 from segedu.recipes.photos import NETWORKS, build_for_photos
 from segedu.recipes.recipe import Recipe, load_recipe
+from segedu.recipes.run_validation import VAL
 from segedu.recipes.task import SEMANTIC
 
 STEPS = 1000
 BATCH = 8
 LONGEST_SIDE = {MASKS: 512, LABELS: None}  # pixels: photographs are reduced, microscope images keep their resolution
 WINDOW = {MASKS: 160, LABELS: 128}  # pixels: the side of the windows of the training
+VALIDATIONS = 10  # per run
 OWN = "own images"  # the data set's name in the description of a run
 
 
@@ -53,33 +55,6 @@ class MostFrequentClass(nn.Module):
         return logits
 
 
-# --- random changes -----------------------------------------------------------------------------------------------
-
-
-def padded(image: Tensor, target: Tensor, window: int, fill: int) -> Pair:
-    """Pad an image that is smaller than a window with black at the right and the bottom, its target with `fill`."""
-    missing = (0, max(0, window - image.shape[-1]), 0, max(0, window - image.shape[-2]))
-    return pad(image, missing), pad(target, missing, value=fill)
-
-
-def photo_window(image: Tensor, target: Tensor, window: int) -> Pair:
-    """A random window of a photograph, mirrored at random, never upside down, and brightened."""
-    image, target = padded(image, target, window, VOID)
-    index = random_window(image, (window, window))
-    return brighten(*mirror(image[index], target[index]))
-
-
-def label_map_window(image: Tensor, target: Tensor, window: int, targets: cell_instances.Targets) -> tuple:
-    """A random window of a microscope image, flipped, turned and brightened, and what the network learns of it."""
-    image, target = padded(image, target, window, 0)
-    index = random_window(image, (window, window))
-    image, target = brighten(*flip(image[index], target[index]))
-    return image, targets(target)
-
-
-# --- from a folder to a recipe ------------------------------------------------------------------------------------
-
-
 def own_recipe(
     method: str,
     root: Path,
@@ -88,6 +63,7 @@ def own_recipe(
     longest_side: int | None = None,
     ignored: int | None = None,
     train_images: int | None = None,
+    augment: str | None = None,
     **changes: Any,
 ) -> Recipe:
     """The recipe of a method on a folder of your own.
@@ -100,6 +76,7 @@ def own_recipe(
         ignored: last class of the masks, whose pixels are ignored, such as an unclear border.
         train_images: train on so many images of the split train, taken from a fixed random order, to see how the score
             depends on their number; None takes all.
+        augment: random changes of the images, see `segedu.recipes.own_changes`: "none", "light" (default) or "strong".
         **changes: other fields of the recipe, such as `steps`, `batch_size` or `learning_rate`; None is left out.
 
     Raises:
@@ -116,7 +93,7 @@ def own_recipe(
             f"this folder has {len(classes)} classes: set the pixels of other classes to 255 in the masks"
         )
     classes = classes if ignored is None else classes[:ignored]
-    recipe = recipe_for(method, classes, Preparation(kind, side, window or WINDOW[kind], ignored))
+    recipe = recipe_for(method, classes, Preparation(kind, side, window or WINDOW[kind], ignored), augment or LIGHT)
     available = len(split_names(folder)["train"])
     if train_images is not None and not 1 <= train_images <= available:
         raise ValueError(f"train_images is {train_images}, expected 1 to {available}, the images of the split train")
@@ -127,7 +104,7 @@ def own_recipe(
     return replace(recipe, **changes)
 
 
-def recipe_for(method: str, classes: tuple[str, ...], preparation: Preparation) -> Recipe:
+def recipe_for(method: str, classes: tuple[str, ...], preparation: Preparation, augment: str = LIGHT) -> Recipe:
     """The recipe of a method for images of this preparation, and these classes."""
     kind = preparation.kind
     methods = tuple(NETWORKS) if kind == MASKS else tuple(cell_instances.TARGETS)
@@ -137,7 +114,7 @@ def recipe_for(method: str, classes: tuple[str, ...], preparation: Preparation) 
         )
     if kind == LABELS:
         recipe = load_recipe(method, "nuclei")
-        change = partial(label_map_window, window=preparation.window, targets=cell_instances.TARGETS[method])
+        change = change_for(kind, augment, window=preparation.window, targets=cell_instances.TARGETS[method])
         sets = partial(own_sets, preparation=preparation, change=change)
         return replace(recipe, data=OWN, classes=classes, sets=sets, batch_size=BATCH, steps=STEPS, target=0.0)
     return Recipe(
@@ -147,7 +124,7 @@ def recipe_for(method: str, classes: tuple[str, ...], preparation: Preparation) 
         classes=classes,
         build=partial(build_for_photos, method, len(classes)),
         loss=PixelsAndOverlap(background=True),
-        sets=partial(own_sets, preparation=preparation, change=partial(photo_window, window=preparation.window)),
+        sets=partial(own_sets, preparation=preparation, change=change_for(kind, augment, window=preparation.window)),
         baseline=MostFrequentClass,
         steps=STEPS,
         batch_size=BATCH,
@@ -166,3 +143,20 @@ def _numbered_classes(folder: SegmentationFolder) -> tuple[str, ...]:
         _, target = read_pair(folder, name)
         highest = max(highest, int(torch.where(target == VOID, 0, target).max()))
     return tuple(f"class {number}" for number in range(highest + 1))
+
+
+def validations_of(root: Path, validations: int | None, patience: int | None) -> int:
+    """The number of validations of a run: `validations`, or ten if the folder has a split val, or none.
+
+    Raises:
+        ValueError: there is no split val to validate on.
+    """
+    splits = split_names(SegmentationFolder(root))
+    if VAL in splits:
+        return VALIDATIONS if validations is None else validations
+    if validations or patience:
+        raise ValueError(
+            f"{root} has the splits {', '.join(splits)}, expected val for validations: move some names from "
+            f"splits/train.txt to splits/val.txt"
+        )
+    return 0

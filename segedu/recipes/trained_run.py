@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from segedu.datasets.folder import LABELS, MASKS
-from segedu.recipes.data import normalize_exposure
-from segedu.recipes.own_images import Preparation, resize
+from segedu.recipes.data import normalize_exposure, resize
+from segedu.recipes.own_images import Preparation
 from segedu.recipes.own_recipe import OWN, recipe_for
 from segedu.recipes.recipe import NAMES, Recipe, load_recipe
 from segedu.recipes.run_plan import network_digest
 from segedu.recipes.task import INSTANCES, SEMANTIC
 from segedu.semantic.unet import predict_tiles
 from segedu.training import load_checkpoint
+from segedu.training.best_weights import best_weights
 from segedu.training.devices import device_of
 
 TILE = 1024  # pixels: larger images are predicted in tiles of this side
@@ -39,7 +40,7 @@ class TrainedRun:
         model: the network with its trained weights, in evaluation mode.
         classes: their names, background included.
         preparation: of an image; None for recipes that are not for own images.
-        steps: number of training steps that the network has taken.
+        steps: number of training steps that the network has taken, with validations until its best score.
         path: of the checkpoint.
     """
 
@@ -174,8 +175,9 @@ def load_run(path: str | Path) -> TrainedRun:
     model = recipe.build()
     if network_digest(model) != about["network"]:
         raise ValueError(f"{path} has a network that this version of segedu builds differently: train it again")
-    model.load_state_dict(state["model"])
-    return TrainedRun(recipe, model.eval(), tuple(about["classes"]), preparation, state["trained"]["step"], path)
+    weights, step = best_weights(state)
+    model.load_state_dict(weights)
+    return TrainedRun(recipe, model.eval(), tuple(about["classes"]), preparation, step, path)
 
 
 def _recipe_of(about: dict, path: Path) -> tuple[Recipe, Preparation | None]:
