@@ -45,7 +45,7 @@ class SegmentationFolder(Dataset):
 
     Each item has `image`, `semantic`, `label_map`, `boxes`, `labels` and `masks`. With `masks`, there are no instances.
     With `labels`, `semantic` is 1 in every object. `classes` are the names of the classes, `names` those of the images,
-    and `target_folder` is "masks" or "labels".
+    `splits` maps each split to names, and `target_folder` is "masks" or "labels".
     """
 
     def __init__(self, root: str | Path, split: str = ALL, transforms: Callable | None = None):
@@ -54,10 +54,10 @@ class SegmentationFolder(Dataset):
         self.target_folder = find_target_folder(self.root)
         self.targets = find_targets(self.root / self.target_folder)
         self.classes = read_classes(self.root, self.target_folder)
-        splits = read_splits(self.root, self.images)
-        if split not in splits:
-            raise ValueError(f"split is {split!r}, expected one of {', '.join(splits)}: the files in splits")
-        self.names = sorted(splits[split])
+        self.splits = read_splits(self.root, self.images)
+        if split not in self.splits:
+            raise ValueError(f"split is {split!r}, expected one of {', '.join(self.splits)}: the files in splits")
+        self.names = sorted(self.splits[split])
 
     def __len__(self) -> int:
         return len(self.names)
@@ -82,7 +82,7 @@ def find_images(root: Path) -> dict[str, Path]:
     """The images of a folder: name without suffix -> path. Hidden files are left out."""
     if not root.is_dir():
         raise FileNotFoundError(f"root is {str(root)!r}, which is not a folder; expected a folder that holds {_LAYOUT}")
-    images = _by_name(require(root / "images", root, _LAYOUT), SUFFIXES)
+    images = find_by_name(require(root / "images", root, _LAYOUT), SUFFIXES)
     if not images:
         raise ValueError(f"{root / 'images'} contains no image, expected files such as <name>.png or <name>.jpg")
     return images
@@ -100,7 +100,7 @@ def find_target_folder(root: Path) -> str:
 
 def find_targets(folder: Path) -> dict[str, Path]:
     """The files of ground truth: name without suffix -> path."""
-    return _by_name(folder, TARGET_SUFFIXES)
+    return find_by_name(folder, TARGET_SUFFIXES)
 
 
 def read_classes(root: Path, target_folder: str) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def read_classes(root: Path, target_folder: str) -> tuple[str, ...]:
     path = root / "classes.txt"
     if not path.is_file():
         return ("background", "object") if target_folder == LABELS else ()
-    names = _read_lines(path)
+    names = read_lines(path)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{path} has the class {twice[0]!r} more than once, expected one line per class")
@@ -129,7 +129,7 @@ def read_splits(root: Path, images: dict[str, Path]) -> dict[str, list[str]]:
     for path in sorted((root / "splits").glob("[!.]*.txt")):
         if path.stem == ALL:
             raise ValueError(f"{path} has the name of all images together, expected another, such as train.txt")
-        names = [_without_suffix(name) for name in _read_lines(path)]
+        names = [_without_suffix(name) for name in read_lines(path)]
         unknown = [name for name in names if name not in images]
         if not names:
             raise ValueError(f"{path} is empty, expected one name of an image per line")
@@ -174,7 +174,12 @@ def read_target(path: Path, size: tuple[int, int], target_folder: str, classes: 
     return pixels
 
 
-def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+def find_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """The files of a folder with one of these suffixes: name without suffix -> path. Hidden files are left out.
+
+    Raises:
+        ValueError: two files have the same name.
+    """
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("[!.]*")):
         if path.suffix.lower() not in suffixes:
@@ -185,13 +190,19 @@ def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def _read_lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty, without spaces around them."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a UTF-8 text, expected one name per line: save it again ({error})") from None
     return [line.strip() for line in lines if line.strip()]
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """The first names of a list, and the number of the others."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _without_suffix(name: str) -> str:

@@ -44,7 +44,7 @@ def train(
         typer.Option(
             min=0,
             help="Own images: reduce images with a longer side, in pixels. 0: never. Default: 512 "
-            "for masks, never for label maps.",
+            "for masks and boxes, never for label maps.",
         ),
     ] = None,
     ignore: Annotated[
@@ -153,18 +153,26 @@ def _changed(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 def inspect(
-    folder: Annotated[Path, typer.Argument(help="Folder with images, and masks (classes) or labels (label maps).")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder with images, and masks (classes), labels (label maps), a COCO file such as annotations.json, "
+            "or VOC's Annotations."
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="PNG file for a contact sheet. Default: contact-sheet-FOLDER.png, here.")
     ] = None,
 ) -> None:
-    """Describe a folder of your own images and masks, and name every file that cannot be used for training."""
+    """Describe a folder of your own images and masks or boxes, and name everything that makes a training go wrong."""
+    from segedu.datasets.box_folder import is_box_folder
     from segedu.recipes.inspection import inspect_folder
+    from segedu.recipes.own_box_inspection import inspect_boxes
 
     path = out or Path(f"contact-sheet-{folder.resolve().name}.png")
     if path.suffix.lower() != ".png" or not path.parent.is_dir():
         raise typer.BadParameter(f"--out is {str(path)!r}, expected a file that ends in .png, in an existing folder")
-    report = inspect_folder(folder)
+    report = inspect_boxes(folder) if is_box_folder(folder) else inspect_folder(folder)
     for fact in report.facts:
         typer.echo(fact)
     if report.figure is not None:
@@ -185,15 +193,16 @@ def predict(
     out: Annotated[Path, typer.Option(help="Output folder for masks, overlays, annotations.json and counts.csv.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist in --out.")] = False,
 ) -> None:
-    """Predict images with a trained network, and write masks, overlays, a COCO file, and a table of areas."""
+    """Predict images with a trained network, and write masks or boxes, overlays, a COCO file, and a table."""
     from segedu.recipes.prediction_files import images_in, write_predictions
     from segedu.recipes.trained_run import load_run
 
     trained, paths = load_run(run), images_in(images)
     problems = write_predictions(trained, paths, out, overwrite=overwrite)
+    written = [name for name in (trained.kind, "overlays", "annotations.json", "counts.csv") if (out / name).exists()]
     typer.echo(
         f"{count_images(len(paths) - len(problems))} predicted by {trained.recipe.method} after {trained.steps} steps: "
-        f"{out / trained.kind}, {out / 'overlays'}, {out / 'annotations.json'}, {out / 'counts.csv'}"
+        + ", ".join(str(out / name) for name in written)
     )
     if problems:
         typer.echo(f"\nNot predicted ({len(problems)}):")
@@ -225,21 +234,23 @@ def count_images(number: int) -> str:
 
 def evaluate(
     run: Run,
-    folder: Annotated[Path, typer.Argument(help="Folder with images and their masks or labels.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with images and their masks, labels or boxes.")],
     split: Annotated[str, typer.Option(help="Name of a file in splits, such as test. Default: all images.")] = "all",
     out: Annotated[
         Path | None, typer.Option(help="PNG file of examples. Default: evaluation-SPLIT.png in RUN.")
     ] = None,
 ) -> None:
     """Compare a trained network's predictions with the ground truth of a folder, at the size of its images."""
+    from segedu.datasets.box_folder import BOXES
     from segedu.recipes.evaluation import evaluate_run
+    from segedu.recipes.own_box_evaluation import evaluate_boxes
     from segedu.recipes.trained_run import load_run
 
     trained = load_run(run)
     path = out or trained.path.parent / f"evaluation-{split}.png"
     if path.suffix.lower() != ".png" or not path.parent.is_dir():
         raise typer.BadParameter(f"--out is {str(path)!r}, expected a file that ends in .png, in an existing folder")
-    result = evaluate_run(trained, folder, split)
+    result = (evaluate_boxes if trained.kind == BOXES else evaluate_run)(trained, folder, split)
     typer.echo(
         f"{trained.recipe.method} after {trained.steps} steps, {count_images(len(result.per_image))} of {split}:"
     )

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from segedu.datasets.box_folder import BoxFolder, is_box_folder
 from segedu.datasets.files import read_image
-from segedu.datasets.folder import ALL, LABELS, MASKS, SegmentationFolder, read_splits, read_target
+from segedu.datasets.folder import ALL, LABELS, MASKS, SegmentationFolder, read_target
 from segedu.datasets.sample import VOID, compact
 from segedu.recipes.data import Pair, Pairs, Sets, resize
 
+OWN = "own images"  # the data set's name in the description of a run
 HELD_OUT = 0.2  # fraction of the images that are held out where the folder has no splits
 
 
@@ -28,8 +30,8 @@ class Preparation:
     """What happens to an image before a network sees it. It is kept in the checkpoint, and `segedu predict` repeats it.
 
     Attributes:
-        kind: "masks" for photographs with classes; "labels" for microscope images with label maps, of which the 1st and
-            99.8th percentiles of the values are mapped to 0 and 1.
+        kind: "masks" for photographs with classes, "boxes" for those with annotated objects; "labels" for microscope
+            images with label maps, of which the 1st and 99.8th percentiles of the values are mapped to 0 and 1.
         longest_side: images with a longer side are reduced to it; None keeps every size.
         window: side of the random windows of the training, in pixels.
         ignored: class of masks whose pixels are ignored, as 255 is; None for none.
@@ -117,13 +119,13 @@ def _check_several_classes(root: Path, pairs: StoredPairs) -> None:
         )
 
 
-def split_names(folder: SegmentationFolder) -> dict[str, list[str]]:
+def split_names(folder: SegmentationFolder | BoxFolder) -> dict[str, list[str]]:
     """The images of each split. `train` comes first, then `val` if there is one, then the others.
 
     Without a split to evaluate on, every fifth image of a fixed random order is held out as `val`; without a split to
     train on, all images are used that are in no other.
     """
-    splits = {name: names for name, names in read_splits(folder.root, folder.images).items() if name != ALL}
+    splits = {name: names for name, names in folder.splits.items() if name != ALL}
     others = set().union(*splits.values())
     train = splits.pop("train", [name for name in sorted(folder.images) if name not in others])
     if not splits:
@@ -149,11 +151,24 @@ def _check_apart(root: Path, splits: dict[str, list[str]]) -> None:
             )
 
 
+def open_folder(root: Path) -> SegmentationFolder | BoxFolder:
+    """A folder of boxes in COCO's or VOC's format, or of masks or label maps.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder cannot be used.
+    """
+    if not is_box_folder(Path(root)):
+        return SegmentationFolder(root)
+    folder = BoxFolder(root)
+    folder.check()
+    return folder
+
+
 def split_note(root: Path) -> str:
     """A sentence about the number of images of each split, and where the splits come from."""
-    folder = SegmentationFolder(root)
+    folder = open_folder(root)
     counts = ", ".join(f"{name} {len(names)}" for name, names in split_names(folder).items())
-    if len(read_splits(folder.root, folder.images)) > 1:
+    if len(folder.splits) > 1:
         return f"Images of {folder.root}: {counts}."
     return (
         f"Images of {folder.root}: {counts}. The folder has no splits, so random images are held out. If several "

@@ -1,7 +1,7 @@
 """The recipe that a folder of your own images makes of a method.
 
-A folder of masks (classes) trains the networks of `segedu.recipes.photos`, and a folder of label maps those of
-`segedu.recipes.cell_instances`.
+A folder of masks (classes) trains the networks of `segedu.recipes.photos`, a folder of label maps those of
+`segedu.recipes.cell_instances`, and a folder of boxes those of `segedu.recipes.own_detectors`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segedu.datasets.box_folder import BOXES, BoxFolder
 from segedu.datasets.folder import LABELS, MASKS, SegmentationFolder
 from segedu.datasets.sample import VOID
 from segedu.recipes import cell_instances
 from segedu.recipes.data import Pair
 from segedu.recipes.loss import PixelsAndOverlap
 from segedu.recipes.own_changes import LIGHT, change_for
-from segedu.recipes.own_images import Preparation, own_sets, read_pair, split_names
+from segedu.recipes.own_detectors import box_recipe, own_box_recipe
+from segedu.recipes.own_images import OWN, Preparation, open_folder, own_sets, read_pair, split_names
 from segedu.recipes.photos import NETWORKS, build_for_photos
 from segedu.recipes.recipe import Recipe, load_recipe
 from segedu.recipes.run_validation import VAL
@@ -33,7 +35,6 @@ BATCH = 8
 LONGEST_SIDE = {MASKS: 512, LABELS: None}  # pixels: photographs are reduced, microscope images keep their resolution
 WINDOW = {MASKS: 160, LABELS: 128}  # pixels: the side of the windows of the training
 VALIDATIONS = 10  # per run
-OWN = "own images"  # the data set's name in the description of a run
 
 
 class MostFrequentClass(nn.Module):
@@ -69,10 +70,12 @@ def own_recipe(
     """The recipe of a method on a folder of your own.
 
     Args:
-        method: a network of `segedu.recipes.photos` for masks, of `segedu.recipes.cell_instances` for label maps.
+        method: a network of `segedu.recipes.photos` for masks, of `segedu.recipes.cell_instances` for label maps, of
+            `segedu.recipes.own_detectors` for boxes.
         root: the folder.
-        window: side of the training windows in pixels. Default: 160 for masks, 128 for label maps.
-        longest_side: images with a longer side are reduced. Default: 512 for masks, no limit for label maps; 0 is none.
+        window: side of the training windows in pixels. Default: 160 for masks, 128 for label maps, 256 for boxes.
+        longest_side: images with a longer side are reduced. Default: 512 for masks and boxes, no limit for label maps;
+            0 is none.
         ignored: last class of the masks, whose pixels are ignored, such as an unclear border.
         train_images: train on so many images of the split train, taken from a fixed random order, to see how the score
             depends on their number; None takes all.
@@ -83,17 +86,13 @@ def own_recipe(
         FileNotFoundError, ValueError: the folder cannot be used, see `SegmentationFolder`, or the method does not
             learn from its kind of ground truth.
     """
-    folder = SegmentationFolder(root)
-    kind = folder.target_folder
-    side = LONGEST_SIDE[kind] if longest_side is None else longest_side or None
-    classes = folder.classes or _numbered_classes(folder)
-    if ignored is not None and (kind == LABELS or ignored != len(classes) - 1 or ignored < 2):
-        raise ValueError(
-            f"ignored is {ignored}, expected the number of the last of at least three classes of a folder of masks; "
-            f"this folder has {len(classes)} classes: set the pixels of other classes to 255 in the masks"
-        )
-    classes = classes if ignored is None else classes[:ignored]
-    recipe = recipe_for(method, classes, Preparation(kind, side, window or WINDOW[kind], ignored), augment or LIGHT)
+    folder = open_folder(root)
+    if isinstance(folder, BoxFolder):
+        if ignored is not None:
+            raise ValueError(f"ignored is {ignored}, expected a folder of masks; {root} is a folder of boxes")
+        recipe = own_box_recipe(method, folder, window=window, longest_side=longest_side, augment=augment or LIGHT)
+    else:
+        recipe = _pixel_recipe(method, folder, window, longest_side, ignored, augment or LIGHT)
     available = len(split_names(folder)["train"])
     if train_images is not None and not 1 <= train_images <= available:
         raise ValueError(f"train_images is {train_images}, expected 1 to {available}, the images of the split train")
@@ -104,9 +103,32 @@ def own_recipe(
     return replace(recipe, **changes)
 
 
+def _pixel_recipe(
+    method: str,
+    folder: SegmentationFolder,
+    window: int | None,
+    longest_side: int | None,
+    ignored: int | None,
+    augment: str,
+) -> Recipe:
+    """The recipe on a folder of masks or label maps."""
+    kind = folder.target_folder
+    side = LONGEST_SIDE[kind] if longest_side is None else longest_side or None
+    classes = folder.classes or _numbered_classes(folder)
+    if ignored is not None and (kind == LABELS or ignored != len(classes) - 1 or ignored < 2):
+        raise ValueError(
+            f"ignored is {ignored}, expected the number of the last of at least three classes of a folder of masks; "
+            f"this folder has {len(classes)} classes: set the pixels of other classes to 255 in the masks"
+        )
+    classes = classes if ignored is None else classes[:ignored]
+    return recipe_for(method, classes, Preparation(kind, side, window or WINDOW[kind], ignored), augment)
+
+
 def recipe_for(method: str, classes: tuple[str, ...], preparation: Preparation, augment: str = LIGHT) -> Recipe:
     """The recipe of a method for images of this preparation, and these classes."""
     kind = preparation.kind
+    if kind == BOXES:
+        return box_recipe(method, classes, preparation, augment)
     methods = tuple(NETWORKS) if kind == MASKS else tuple(cell_instances.TARGETS)
     if method not in methods:
         raise ValueError(
@@ -151,7 +173,7 @@ def validations_of(root: Path, validations: int | None, patience: int | None) ->
     Raises:
         ValueError: there is no split val to validate on.
     """
-    splits = split_names(SegmentationFolder(root))
+    splits = split_names(open_folder(root))
     if VAL in splits:
         return VALIDATIONS if validations is None else validations
     if validations or patience:
