@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from segedu.datasets.box_files import AnnotatedImages, Annotation, read_coco, read_voc
-from segedu.datasets.files import read_image
+from segedu.datasets.files import read_deep_image
 from segedu.datasets.folder import (
     ALL,
     LABELS,
@@ -162,7 +162,7 @@ class BoxFolder:
         Raises:
             ValueError: it cannot be read, or has another size than its annotations say.
         """
-        image = torch.from_numpy(read_image(self.images[name]))
+        image = torch.from_numpy(read_deep_image(self.images[name]))
         size = tuple(image.shape[1:])
         if self.sizes.get(name, size) != size:
             raise ValueError(

@@ -6,7 +6,8 @@ The folder holds `images/<name>.<suffix>` and, with the same names, one of two k
   the values 0 and 255 alone is refused, because it is usually a binary mask;
 - `labels/<name>.png`, a label map: 0 is background, and each object has a number from 1 on.
 
-Two kinds of file are optional. `classes.txt` names one class per line, in the order of their numbers.
+Images have 8 bits per channel, or are grey with 16 bits: then the 1st and 99.8th percentiles of their values become 0
+and 1. Two kinds of file are optional. `classes.txt` names one class per line, in the order of their numbers.
 `splits/<split>.txt` lists the names of the images of a split, one per line. The split "all" always exists.
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segedu.datasets.files import check_label_map, item_of, read_image, read_labels, require
+from segedu.datasets.files import check_label_map, item_of, read_deep_image, read_labels, require
 from segedu.datasets.sample import VOID, compact, make_sample
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -66,7 +67,7 @@ class SegmentationFolder(Dataset):
         return item_of(self.names, index, self.transforms, self._read)
 
     def _read(self, name: str) -> dict[str, Tensor]:
-        image = read_image(self.images[name])
+        image = read_deep_image(self.images[name])
         if name not in self.targets:
             expected = self.root / self.target_folder / f"{name}.png"
             raise FileNotFoundError(f"{self.images[name]} has no ground truth, expected {expected}")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 
-from segedu.datasets.files import read_image, read_labels
+from segedu.datasets.files import is_deep, read_deep_image, read_labels
 from segedu.datasets.folder import (
     ALL,
     LABELS,
@@ -51,6 +51,7 @@ class Readable:
     size: tuple[int, int]
     thumbnail: np.ndarray  # (SIDE * SIDE,), mean 0 and length 1, or 0 for a constant image
     counts: Counter  # pixels of each value of the ground truth
+    deep: bool  # whether the image has 16 bits
     diameters: list[float]  # pixels, of the objects of a label map: that of the disc with the same area
 
 
@@ -109,7 +110,7 @@ def draw_contact_sheet(images: dict[str, Path], targets: dict[str, Path], names:
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.axis("off")
     for axes, name in zip(figure.axes, chosen, strict=False):
-        image = torch.from_numpy(read_image(images[name]))
+        image = torch.from_numpy(read_deep_image(images[name]))
         target = read_labels(targets[name], image.shape[1:])
         axes.imshow(overlay(image, torch.where(target == VOID, 0, target) if void else target))
         axes.set_title(name[:24], fontsize=9)
@@ -117,12 +118,12 @@ def draw_contact_sheet(images: dict[str, Path], targets: dict[str, Path], names:
 
 
 def _read(name: str, image_path: Path, target_path: Path, folder: str, classes: tuple[str, ...]) -> Readable:
-    image = read_image(image_path)
+    image = read_deep_image(image_path)
     target = read_target(target_path, image.shape[1:], folder, classes)
     values, pixels = target.unique(return_counts=True)
     counts = Counter(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
     diameters = [2 * (area / np.pi) ** 0.5 for value, area in counts.items() if value] if folder == LABELS else []
-    return Readable(name, tuple(image.shape[1:]), thumbnail_of(image), counts, diameters)
+    return Readable(name, tuple(image.shape[1:]), thumbnail_of(image), counts, is_deep(image_path), diameters)
 
 
 def thumbnail_of(image: np.ndarray) -> np.ndarray:
@@ -148,12 +149,18 @@ def _compare_names(report: Inspection, images: dict[str, Path], targets: dict[st
 
 
 def describe_sizes(report: Inspection, readable: list[Readable]) -> None:
-    """Report the sizes of the images."""
+    """Report the sizes of the images, and those with 16 bits."""
     sizes = Counter(one.size for one in readable)
     (height, width), number = sizes.most_common(1)[0]
     small = min(readable, key=lambda one: min(one.size))
     text = f"{len(sizes)} sizes; the most frequent is {height} x {width} pixels ({number} images)"
     report.facts.append(f"{text}; the shortest side is {min(small.size)} pixels ({small.name}).")
+    deep = [one.name for one in readable if one.deep]
+    if deep:
+        report.facts.append(
+            f"{len(deep)} images have 16 bits: {listed(deep)}. In each of them, the 1st and 99.8th percentiles of the "
+            f"values become black and white, so a difference of brightness between images is lost."
+        )
 
 
 def describe_splits(report: Inspection, splits: dict[str, list[str]], usable: set[str]) -> None:

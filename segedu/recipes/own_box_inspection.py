@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from segedu.datasets.box_folder import BoxFolder, Objects, decode_mask
+from segedu.datasets.files import is_deep
 from segedu.datasets.folder import listed
 from segedu.recipes.inspection import (
     SHOWN,
@@ -65,7 +66,8 @@ def inspect_boxes(root: str | Path, progress: bool = True) -> Inspection:
             continue
         objects[name] = folder.objects(name, tuple(image.shape[1:]))
         _find_faults(faults, name, objects[name], image)
-        readable.append(Readable(name, tuple(image.shape[1:]), thumbnail_of(image.numpy()), Counter(), []))
+        deep = is_deep(folder.images[name])
+        readable.append(Readable(name, tuple(image.shape[1:]), thumbnail_of(image.numpy()), Counter(), deep, []))
     names = ", ".join(path.name for path in folder.files)
     report.facts.append(f"{names}: {len(folder.annotations)} annotated images, of which {len(readable)} can be used.")
     if folder.unused:

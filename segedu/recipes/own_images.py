@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from segedu.datasets.box_folder import BoxFolder, is_box_folder
-from segedu.datasets.files import read_image
+from segedu.datasets.files import read_deep_image
 from segedu.datasets.folder import ALL, LABELS, MASKS, SegmentationFolder, read_target
 from segedu.datasets.sample import VOID, compact
 from segedu.recipes.data import Pair, Pairs, Sets, resize
@@ -31,7 +31,8 @@ class Preparation:
 
     Attributes:
         kind: "masks" for photographs with classes, "boxes" for those with annotated objects; "labels" for microscope
-            images with label maps, of which the 1st and 99.8th percentiles of the values are mapped to 0 and 1.
+            images with label maps, of which the 1st and 99.8th percentiles of the values are mapped to 0 and 1. This
+            is done with every image of 16 bits, see `segedu.datasets.files.read_deep_image`.
         longest_side: images with a longer side are reduced to it; None keeps every size.
         window: side of the random windows of the training, in pixels.
         ignored: class of masks whose pixels are ignored, as 255 is; None for none.
@@ -197,7 +198,7 @@ def read_pair(folder: SegmentationFolder, name: str) -> Pair:
     Raises:
         FileNotFoundError, ValueError: a file is missing or cannot be used.
     """
-    image = torch.from_numpy(read_image(folder.images[name]))
+    image = torch.from_numpy(read_deep_image(folder.images[name]))
     if name not in folder.targets:
         expected = folder.root / folder.target_folder / f"{name}.png"
         raise FileNotFoundError(f"{folder.images[name]} has no ground truth, expected {expected}")

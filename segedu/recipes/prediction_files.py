@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from segedu.datasets.box_folder import BOXES
-from segedu.datasets.files import atomic_path, read_image
+from segedu.datasets.files import atomic_path, read_deep_image
 from segedu.datasets.folder import LABELS, SUFFIXES
 from segedu.ops.masks import compress_rle, rle_encode
 from segedu.recipes.own_box_files import BOX_COLUMNS, annotate_boxes, box_overlay, box_rows
@@ -85,7 +85,7 @@ def write_predictions(
     coco = {"images": [], "annotations": [], "categories": _categories(run)}
     for name, path in tqdm(images.items(), desc="predict", unit="image", disable=not progress, leave=False):
         try:
-            image = torch.from_numpy(read_image(path))
+            image = torch.from_numpy(read_deep_image(path))
         except (ValueError, OSError) as error:
             problems.append(f"{error}.")
             continue
