@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from typer.testing import CliRunner
@@ -104,6 +105,27 @@ def test_a_good_folder_has_no_problems(root: Path) -> None:
     assert len([axes for axes in report.figure.axes if axes.images]) == 6
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "TIFF"])
+def test_grey_images_of_16_bits_are_scaled_by_their_percentiles(root: Path, suffix: str) -> None:
+    (root / "images" / "photo_1.png").unlink()
+    pixels = np.arange(2000, 2600, dtype=np.uint16).reshape(20, 30)  # a camera of 12 bits
+    pixels[0, 0] = 60000  # a hot pixel
+    Image.fromarray(pixels).save(root / "images" / f"photo_1.{suffix}", "PNG" if suffix == "png" else "TIFF")
+    image = SegmentationFolder(root)[1]["image"]
+    low, high = np.percentile(pixels, (1, 99.8))
+    expected = ((pixels - low) / (high - low)).clip(0, 1)
+    assert image.shape == (3, 20, 30) and np.abs(image.numpy() - expected).max() < 1e-6
+    assert image.min() == 0 and image.max() == 1 and 0.4 < image.median() < 0.6
+    report = inspect_folder(root, progress=False)
+    assert report.problems == []
+    assert "1 images have 16 bits: photo_1. In each of them, the 1st and 99.8th" in " ".join(report.facts)
+
+
+def test_a_constant_image_of_16_bits_is_black(root: Path) -> None:
+    save(root / "images" / "photo_1.png", np.full((20, 30), 40000, np.uint16))
+    assert SegmentationFolder(root)[1]["image"].max() == 0
+
+
 def break_missing(root: Path) -> None:
     (root / "masks" / "photo_1.png").unlink()
 
@@ -116,8 +138,14 @@ def break_size(root: Path) -> None:
     save(root / "masks" / "photo_1.png", np.zeros((30, 20), np.uint8))
 
 
-def break_16_bit(root: Path) -> None:
-    save(root / "images" / "photo_1.png", np.full((20, 30), 40000, np.uint16))
+def break_floats(root: Path) -> None:
+    Image.fromarray(np.full((20, 30), 0.5, np.float32)).save(root / "images" / "photo_1.tif")
+    (root / "images" / "photo_1.png").unlink()
+
+
+def break_16_bit_colours(root: Path) -> None:
+    tifffile.imwrite(root / "images" / "photo_1.tif", random_image(1).astype(np.uint16) * 200, photometric="rgb")
+    (root / "images" / "photo_1.png").unlink()
 
 
 def break_alpha(root: Path) -> None:
@@ -162,7 +190,8 @@ def break_spelling(root: Path) -> None:
         (break_missing, ["1 images have no file of the same name in masks: photo_1"]),
         (break_colour, ["photo_1.png has shape (20, 30, 3)", "expected integers of shape (20, 30)"]),
         (break_size, ["photo_1.png has shape (30, 20)", "expected integers of shape (20, 30)"]),
-        (break_16_bit, ["photo_1.png", "expected 8-bit"]),
+        (break_floats, ["photo_1.tif has dtype float32", "expected 8-bit grey or colour, or 16-bit grey"]),
+        (break_16_bit_colours, ["photo_1.tif has colours of 16 bits", "rescale them to 8 bits"]),
         (break_alpha, ["photo_1.png has transparent pixels", "expected an opaque image"]),
         (break_class, ["photo_1.png has the class 7, expected 0 to 1"]),
         (break_binary, ["photo_1.png has only the values 0 and 255", "divide a binary mask by 255"]),

@@ -251,6 +251,21 @@ def test_an_exported_network_has_the_same_logits(folder: Callable, tmp_path: Pat
     assert refused.exit_code != 0 and "expected a file that ends in .onnx" in " ".join(refused.output.split())
 
 
+def test_16_bit_tiffs_train_and_keep_their_size(folder: Callable, tmp_path: Path) -> None:
+    root = folder("labels")
+    for path in sorted((root / "images").iterdir()):
+        grey = np.array(Image.open(path))[..., 0].astype(np.uint16) * 9 + 1000
+        Image.fromarray(grey).save(path.with_suffix(".tif"))
+        path.unlink()
+    run = trained(root, "signed_distance", tmp_path / "run", steps=1)
+    image, _ = own_sets(0, root, preparation=run.preparation, change=None).train.pairs[0]
+    assert image.min() == 0 and image.max() == 1 and len(image.unique()) > 50
+    assert write_predictions(run, images_in(root), tmp_path / "out", progress=False) == []
+    for path in (root / "images").iterdir():
+        with Image.open(path) as source, Image.open(tmp_path / "out" / "labels" / f"{path.stem}.png") as written:
+            assert source.mode == "I;16" and written.size == source.size == SIZE[::-1]
+
+
 # --- fine-tuning --------------------------------------------------------------------------------------------------
 
 

@@ -123,6 +123,28 @@ def read_image(path: Path) -> np.ndarray:
     return (image if grey else np.moveaxis(pixels[..., :3], 2, 0)).astype(np.float32) / 255
 
 
+def read_deep_image(path: Path) -> np.ndarray:
+    """Read an image of 8 bits as `read_image`, or a grey one of 16 bits, as float32 (3, H, W) in [0, 1].
+
+    A camera of 12 or 14 bits uses only a small part of the values of a file of 16 bits. So the 1st and 99.8th
+    percentiles of such an image become 0 and 1, and what lies outside is clipped. A constant image becomes 0.
+    """
+    pixels = read_pixels(path, photograph=True)
+    if pixels.dtype == np.uint8:
+        return read_image(path)
+    if pixels.ndim != 2 or pixels.dtype.kind != "u" or pixels.dtype.itemsize != 2:
+        raise ValueError(f"{path} has dtype {pixels.dtype}, expected 8-bit grey or colour, or 16-bit grey from 0 on")
+    low, high = np.percentile(pixels, (1, 99.8))
+    scaled = ((pixels.astype(np.float64) - low) / max(high - low, 1.0)).clip(0, 1)
+    return np.repeat(scaled[None].astype(np.float32), 3, axis=0)
+
+
+def is_deep(path: Path) -> bool:
+    """Whether a file that `read_deep_image` reads has 16 bits."""
+    with Image.open(path) as image:
+        return image.mode.startswith("I;16")
+
+
 def read_labels(path: Path, size: tuple[int, int]) -> Tensor:
     """Read a map of integers, a PNG of 8 or 16 bits or with a palette, as int64 (H, W).
 

@@ -6,7 +6,8 @@ The folder holds `images/<name>.<suffix>` and, with the same names, one of two k
   the values 0 and 255 alone is refused, because it is usually a binary mask;
 - `labels/<name>.png`, a label map: 0 is background, and each object has a number from 1 on.
 
-Two kinds of file are optional. `classes.txt` names one class per line, in the order of their numbers.
+Images have 8 bits per channel, or are grey with 16 bits: then the 1st and 99.8th percentiles of their values become 0
+and 1. Two kinds of file are optional. `classes.txt` names one class per line, in the order of their numbers.
 `splits/<split>.txt` lists the names of the images of a split, one per line. The split "all" always exists. A list
 such as `train_strict` or `val_spaced` has some of the images of `train` or `val`.
 """
@@ -20,7 +21,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segedu.datasets.files import check_label_map, item_of, read_image, read_labels, require
+from segedu.datasets.files import check_label_map, item_of, read_deep_image, read_labels, require
 from segedu.datasets.sample import VOID, compact, make_sample
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -46,7 +47,7 @@ class SegmentationFolder(Dataset):
 
     Each item has `image`, `semantic`, `label_map`, `boxes`, `labels` and `masks`. With `masks`, there are no instances.
     With `labels`, `semantic` is 1 in every object. `classes` are the names of the classes, `names` those of the images,
-    and `target_folder` is "masks" or "labels".
+    `splits` maps each split to names, and `target_folder` is "masks" or "labels".
     """
 
     def __init__(self, root: str | Path, split: str = ALL, transforms: Callable | None = None):
@@ -55,10 +56,10 @@ class SegmentationFolder(Dataset):
         self.target_folder = find_target_folder(self.root)
         self.targets = find_targets(self.root / self.target_folder)
         self.classes = read_classes(self.root, self.target_folder)
-        splits = read_splits(self.root, self.images)
-        if split not in splits:
-            raise ValueError(f"split is {split!r}, expected one of {', '.join(splits)}: the files in splits")
-        self.names = sorted(splits[split])
+        self.splits = read_splits(self.root, self.images)
+        if split not in self.splits:
+            raise ValueError(f"split is {split!r}, expected one of {', '.join(self.splits)}: the files in splits")
+        self.names = sorted(self.splits[split])
 
     def __len__(self) -> int:
         return len(self.names)
@@ -67,7 +68,7 @@ class SegmentationFolder(Dataset):
         return item_of(self.names, index, self.transforms, self._read)
 
     def _read(self, name: str) -> dict[str, Tensor]:
-        image = read_image(self.images[name])
+        image = read_deep_image(self.images[name])
         if name not in self.targets:
             expected = self.root / self.target_folder / f"{name}.png"
             raise FileNotFoundError(f"{self.images[name]} has no ground truth, expected {expected}")
@@ -83,7 +84,7 @@ def find_images(root: Path) -> dict[str, Path]:
     """The images of a folder: name without suffix -> path. Hidden files are left out."""
     if not root.is_dir():
         raise FileNotFoundError(f"root is {str(root)!r}, which is not a folder; expected a folder that holds {_LAYOUT}")
-    images = _by_name(require(root / "images", root, _LAYOUT), SUFFIXES)
+    images = find_by_name(require(root / "images", root, _LAYOUT), SUFFIXES)
     if not images:
         raise ValueError(f"{root / 'images'} contains no image, expected files such as <name>.png or <name>.jpg")
     return images
@@ -101,7 +102,7 @@ def find_target_folder(root: Path) -> str:
 
 def find_targets(folder: Path) -> dict[str, Path]:
     """The files of ground truth: name without suffix -> path."""
-    return _by_name(folder, TARGET_SUFFIXES)
+    return find_by_name(folder, TARGET_SUFFIXES)
 
 
 def read_classes(root: Path, target_folder: str) -> tuple[str, ...]:
@@ -113,7 +114,7 @@ def read_classes(root: Path, target_folder: str) -> tuple[str, ...]:
     path = root / "classes.txt"
     if not path.is_file():
         return ("background", "object") if target_folder == LABELS else ()
-    names = _read_lines(path)
+    names = read_lines(path)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{path} has the class {twice[0]!r} more than once, expected one line per class")
@@ -130,7 +131,7 @@ def read_splits(root: Path, images: dict[str, Path]) -> dict[str, list[str]]:
     for path in sorted((root / "splits").glob("[!.]*.txt")):
         if path.stem == ALL:
             raise ValueError(f"{path} has the name of all images together, expected another, such as train.txt")
-        names = [_without_suffix(name) for name in _read_lines(path)]
+        names = [_without_suffix(name) for name in read_lines(path)]
         unknown = [name for name in names if name not in images]
         if not names:
             raise ValueError(f"{path} is empty, expected one name of an image per line")
@@ -175,7 +176,12 @@ def read_target(path: Path, size: tuple[int, int], target_folder: str, classes: 
     return pixels
 
 
-def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+def find_by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """The files of a folder with one of these suffixes: name without suffix -> path. Hidden files are left out.
+
+    Raises:
+        ValueError: two files have the same name.
+    """
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("[!.]*")):
         if path.suffix.lower() not in suffixes:
@@ -186,13 +192,19 @@ def _by_name(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def _read_lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty, without spaces around them."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a UTF-8 text, expected one name per line: save it again ({error})") from None
     return [line.strip() for line in lines if line.strip()]
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """The first names of a list, and the number of the others."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _without_suffix(name: str) -> str:

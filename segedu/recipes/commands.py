@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from segedu.recipes.recipe import Recipe
+    from segedu.recipes.run_validation import Watch
 
 Run = Annotated[Path, typer.Argument(help="Folder of a run of `segedu train`, such as runs/unet-leaves-0.")]
 
@@ -47,7 +48,7 @@ def train(
         typer.Option(
             min=0,
             help="Own images: reduce images with a longer side, in pixels. 0: never. Default: 512 "
-            "for masks, never for label maps.",
+            "for masks and boxes, never for label maps.",
         ),
     ] = None,
     ignore: Annotated[
@@ -56,6 +57,29 @@ def train(
     train_images: Annotated[
         int | None, typer.Option(min=1, help="Own images: train on so many images only, for a learning curve.")
     ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help="Own images: random changes. none: random windows only. light (default): also mirrored and "
+            "brightened, label maps also turned. strong: also random scales (photographs 0.6 to 1.6) and colours, "
+            "or noise in label maps' images."
+        ),
+    ] = None,
+    validations: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Own images: measure the split val so many times during the training and use the best weights. "
+            "0: use the last weights. Default: 10 if there is a split val.",
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="Own images: stop early after so many validations in a row without a better score."),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write logs for TensorBoard into the folder tensorboard of the run.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches beside the training.")] = 0,
     precision: Annotated[str, typer.Option(help="Number format: 32-true, bf16-mixed or 16-mixed.")] = "32-true",
     devices: Annotated[int, typer.Option(min=1, help="Number of devices to train on.")] = 1,
@@ -66,13 +90,16 @@ def train(
     from segedu.recipes.run import run_recipe
     from segedu.recipes.run_table import print_result, print_seeds
     from segedu.recipes.starting_weights import Start
+    from segedu.recipes.tensorboard_log import check_tensorboard
 
-    recipe, folder = _find_recipe(
-        method, data, window=window, longest_side=longest_side, ignored=ignore, train_images=train_images
-    )
+    if tensorboard:
+        check_tensorboard()
+    own = {"window": window, "longest_side": longest_side, "ignored": ignore, "train_images": train_images}
+    own |= {"augment": augment, "validations": validations, "patience": patience}
+    recipe, folder, watch = _find_recipe(method, data, tensorboard, **own)
     recipe = _changed(recipe, learning_rate=learning_rate, batch_size=batch_size)
     options = {"steps": steps, "minutes": minutes, "devices": devices, "accelerator": accelerator, "fresh": fresh}
-    options |= {"workers": workers, "precision": precision}
+    options |= {"workers": workers, "precision": precision, "watch": watch}
     options["start"] = Start(start, tuple(freeze or ())) if start or freeze else None
     is_first_process = devices == 1 or int(os.environ.get("LOCAL_RANK", 0)) == 0
     data_name = recipe.data if folder is None else folder.resolve().name
@@ -86,29 +113,37 @@ def train(
         print_seeds(results)
 
 
-def _find_recipe(method: str, data: str, **own: int | None) -> tuple[Recipe, Path | None]:
-    """The recipe of a method on a data set or on a folder of your own, and the folder if there is one."""
+def _find_recipe(
+    method: str, data: str, tensorboard: bool, validations: int | None, patience: int | None, **own: Any
+) -> tuple[Recipe, Path | None, Watch]:
+    """The recipe of a method on a data set or on a folder of your own, the folder if there is one, and what is watched.
+
+    Without `validations`, the split val of own images is measured ten times if there is one.
+    """
     from segedu.datasets.data_folder import REAL_DATA, data_folder
     from segedu.recipes.method_suggestions import suggestions
     from segedu.recipes.recipe import NAMES, find_recipe
+    from segedu.recipes.run_validation import Watch
 
     folder = Path(data)
     if (method, data) not in NAMES and data in REAL_DATA and not folder.exists():
         folder = data_folder(data)
     if (method, data) not in NAMES and folder.is_dir() and not (folder / "index.csv").is_file():
         from segedu.recipes.own_images import split_note
-        from segedu.recipes.own_recipe import own_recipe
+        from segedu.recipes.own_recipe import own_recipe, validations_of
 
         typer.echo(split_note(folder))
-        return own_recipe(method, folder, **own), folder
+        watch = Watch(validations_of(folder, validations, patience), patience, tensorboard)
+        return own_recipe(method, folder, **own), folder, watch
     if len(folder.parts) > 1 and not folder.exists():
         raise FileNotFoundError(f"data is {data!r}, which does not exist, expected a folder with images and masks")
-    if any(value is not None for value in own.values()):
+    if any(value is not None for value in (validations, patience, *own.values())):
         raise typer.BadParameter(
-            f"--window, --longest-side, --ignore and --train-images are for a folder of your own, not for {data}"
+            f"--window, --longest-side, --ignore, --train-images, --augment, --validations and --patience are for a "
+            f"folder of your own, not for {data}"
         )
     try:
-        return find_recipe(method, data)
+        return *find_recipe(method, data), Watch(tensorboard=tensorboard)
     except ValueError as error:
         problem, _, expected = str(error).partition(", expected")
         raise typer.BadParameter(f"{problem}. {suggestions(method)}Expected{expected}") from None
@@ -125,18 +160,26 @@ def _changed(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 def inspect(
-    folder: Annotated[Path, typer.Argument(help="Folder with images, and masks (classes) or labels (label maps).")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder with images, and masks (classes), labels (label maps), a COCO file such as annotations.json, "
+            "or VOC's Annotations."
+        ),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="PNG file for a contact sheet. Default: contact-sheet-FOLDER.png, here.")
     ] = None,
 ) -> None:
-    """Describe a folder of your own images and masks, and name every file that cannot be used for training."""
+    """Describe a folder of your own images and masks or boxes, and name everything that makes a training go wrong."""
+    from segedu.datasets.box_folder import is_box_folder
     from segedu.recipes.inspection import inspect_folder
+    from segedu.recipes.own_box_inspection import inspect_boxes
 
     path = out or Path(f"contact-sheet-{folder.resolve().name}.png")
     if path.suffix.lower() != ".png" or not path.parent.is_dir():
         raise typer.BadParameter(f"--out is {str(path)!r}, expected a file that ends in .png, in an existing folder")
-    report = inspect_folder(folder)
+    report = inspect_boxes(folder) if is_box_folder(folder) else inspect_folder(folder)
     for fact in report.facts:
         typer.echo(fact)
     if report.figure is not None:
@@ -157,15 +200,16 @@ def predict(
     out: Annotated[Path, typer.Option(help="Output folder for masks, overlays, annotations.json and counts.csv.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist in --out.")] = False,
 ) -> None:
-    """Predict images with a trained network, and write masks, overlays, a COCO file, and a table of areas."""
+    """Predict images with a trained network, and write masks or boxes, overlays, a COCO file, and a table."""
     from segedu.recipes.prediction_files import images_in, write_predictions
     from segedu.recipes.trained_run import load_run
 
     trained, paths = load_run(run), images_in(images)
     problems = write_predictions(trained, paths, out, overwrite=overwrite)
+    written = [name for name in (trained.kind, "overlays", "annotations.json", "counts.csv") if (out / name).exists()]
     typer.echo(
         f"{count_images(len(paths) - len(problems))} predicted by {trained.recipe.method} after {trained.steps} steps: "
-        f"{out / trained.kind}, {out / 'overlays'}, {out / 'annotations.json'}, {out / 'counts.csv'}"
+        + ", ".join(str(out / name) for name in written)
     )
     if problems:
         typer.echo(f"\nNot predicted ({len(problems)}):")
@@ -197,21 +241,23 @@ def count_images(number: int) -> str:
 
 def evaluate(
     run: Run,
-    folder: Annotated[Path, typer.Argument(help="Folder with images and their masks or labels.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with images and their masks, labels or boxes.")],
     split: Annotated[str, typer.Option(help="Name of a file in splits, such as test. Default: all images.")] = "all",
     out: Annotated[
         Path | None, typer.Option(help="PNG file of examples. Default: evaluation-SPLIT.png in RUN.")
     ] = None,
 ) -> None:
     """Compare a trained network's predictions with the ground truth of a folder, at the size of its images."""
+    from segedu.datasets.box_folder import BOXES
     from segedu.recipes.evaluation import evaluate_run
+    from segedu.recipes.own_box_evaluation import evaluate_boxes
     from segedu.recipes.trained_run import load_run
 
     trained = load_run(run)
     path = out or trained.path.parent / f"evaluation-{split}.png"
     if path.suffix.lower() != ".png" or not path.parent.is_dir():
         raise typer.BadParameter(f"--out is {str(path)!r}, expected a file that ends in .png, in an existing folder")
-    result = evaluate_run(trained, folder, split)
+    result = (evaluate_boxes if trained.kind == BOXES else evaluate_run)(trained, folder, split)
     typer.echo(
         f"{trained.recipe.method} after {trained.steps} steps, {count_images(len(result.per_image))} of {split}:"
     )

@@ -17,7 +17,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.functional import interpolate, pad
 from torch.utils.data import Dataset
+from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 from segedu.datasets.download import cache_folder
@@ -25,6 +27,7 @@ from segedu.datasets.files import atomic_path
 from segedu.datasets.nuclei import Nuclei
 from segedu.datasets.street import STREET_VERSION, draw_street
 
+COLOURS = v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.04)
 WINDOW = 128  # pixels: the side of the windows of a nuclei image
 Pair = tuple[Tensor, Tensor]  # image (C, ...) and its classes or label map (...)
 
@@ -216,3 +219,50 @@ def brighten(image: Tensor, target: Tensor) -> Pair:
 def mirror_gamma(image: Tensor, target: Tensor) -> Pair:
     """`mirror`, then `brighten`: a pelvis looks much the same in a mirror."""
     return brighten(*mirror(image, target))
+
+
+def padded(image: Tensor, target: Tensor, window: int, fill: int) -> Pair:
+    """Pad an image that is smaller than a window with black at the right and the bottom, its target with `fill`."""
+    missing = (0, max(0, window - image.shape[-1]), 0, max(0, window - image.shape[-2]))
+    return pad(image, missing), pad(target, missing, value=fill)
+
+
+def resize(maps: Tensor, size: tuple[int, int], method: str) -> Tensor:
+    """Resize (B, C, H, W) to (height, width).
+
+    `method` is "area" for images, which filters before it reduces, or "nearest" for targets.
+    """
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    if method == "nearest":
+        return interpolate(maps.double(), size, mode="nearest-exact").to(maps.dtype)
+    return interpolate(maps, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def scaled_window(image: Tensor, target: Tensor, window: int, limits: tuple[float, float], fill: int) -> Pair:
+    """A random square of the image, resized to a window: objects become larger or smaller by a random factor.
+
+    Args:
+        image: (3, H, W).
+        target: (H, W).
+        window: side of the result in pixels.
+        limits: smallest and largest factor. Half as large is as likely as twice as large.
+        fill: the target outside the image.
+    """
+    factor = float(torch.empty(()).uniform_(*np.log(limits)).exp())
+    side = round(window / factor)
+    image, target = padded(image, target, side, fill)
+    index, size = random_window(image, (side, side)), (window, window)
+    image = resize(image[index][None], size, "area")[0].clamp(0, 1)
+    return image, resize(target[index][None, None], size, "nearest")[0, 0]
+
+
+def jitter_colours(image: Tensor, target: Tensor) -> Pair:
+    """Change brightness, contrast and saturation by up to 30 %, and the hue a little; the target stays as it is."""
+    return COLOURS(image), target
+
+
+def add_noise(image: Tensor, target: Tensor) -> Pair:
+    """Add Gaussian noise, the same in each channel, with a random standard deviation up to 0.05."""
+    noise = torch.randn(image.shape[-2:]) * torch.empty(()).uniform_(0, 0.05)
+    return (image + noise).clamp(0, 1), target

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 
-from segedu.datasets.files import read_image, read_labels
+from segedu.datasets.files import is_deep, read_deep_image, read_labels
 from segedu.datasets.folder import (
     ALL,
     LABELS,
@@ -20,6 +20,7 @@ from segedu.datasets.folder import (
     find_images,
     find_target_folder,
     find_targets,
+    listed,
     read_classes,
     read_splits,
     read_target,
@@ -30,7 +31,6 @@ from segedu.viz import overlay
 SIDE = 24  # pixels: the side of the thumbnails that are compared
 ALIKE = 0.95  # correlation of two thumbnails from which on the images are probably of the same scene
 SHOWN = 12  # images of the contact sheet
-LISTED = 5  # names in one sentence
 
 
 @dataclass
@@ -44,13 +44,14 @@ class Inspection:
 
 
 @dataclass
-class _Readable:
+class Readable:
     """What was read of one image."""
 
     name: str
     size: tuple[int, int]
     thumbnail: np.ndarray  # (SIDE * SIDE,), mean 0 and length 1, or 0 for a constant image
     counts: Counter  # pixels of each value of the ground truth
+    deep: bool  # whether the image has 16 bits
     diameters: list[float]  # pixels, of the objects of a label map: that of the disc with the same area
 
 
@@ -85,10 +86,10 @@ def inspect_folder(root: str | Path, progress: bool = True) -> Inspection:
                 report.problems.append(f"{error}.")
     report.facts.append(f"{len(images)} images, of which {len(readable)} can be used with their ground truth.")
     if readable:
-        _describe_sizes(report, readable)
-        _describe_splits(report, splits, {one.name for one in readable})
+        describe_sizes(report, readable)
+        describe_splits(report, splits, {one.name for one in readable})
         (_describe_objects if folder == LABELS else _describe_classes)(report, readable, classes, splits)
-        _find_repeated(report, readable, splits)
+        find_repeated(report, readable, splits)
         report.figure = draw_contact_sheet(images, targets, [one.name for one in readable], void=folder == MASKS)
     return report
 
@@ -109,57 +110,61 @@ def draw_contact_sheet(images: dict[str, Path], targets: dict[str, Path], names:
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.axis("off")
     for axes, name in zip(figure.axes, chosen, strict=False):
-        image = torch.from_numpy(read_image(images[name]))
+        image = torch.from_numpy(read_deep_image(images[name]))
         target = read_labels(targets[name], image.shape[1:])
         axes.imshow(overlay(image, torch.where(target == VOID, 0, target) if void else target))
         axes.set_title(name[:24], fontsize=9)
     return figure
 
 
-def _read(name: str, image_path: Path, target_path: Path, folder: str, classes: tuple[str, ...]) -> _Readable:
-    image = read_image(image_path)
+def _read(name: str, image_path: Path, target_path: Path, folder: str, classes: tuple[str, ...]) -> Readable:
+    image = read_deep_image(image_path)
     target = read_target(target_path, image.shape[1:], folder, classes)
     values, pixels = target.unique(return_counts=True)
     counts = Counter(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
     diameters = [2 * (area / np.pi) ** 0.5 for value, area in counts.items() if value] if folder == LABELS else []
-    return _Readable(name, tuple(image.shape[1:]), _thumbnail(image), counts, diameters)
+    return Readable(name, tuple(image.shape[1:]), thumbnail_of(image), counts, is_deep(image_path), diameters)
 
 
-def _thumbnail(image: np.ndarray) -> np.ndarray:
+def thumbnail_of(image: np.ndarray) -> np.ndarray:
+    """A small grey copy of an image (3, H, W) in [0, 1], whose product with another is their correlation."""
     grey = Image.fromarray((255 * image.mean(0)).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BOX)
     pixels = np.asarray(grey, np.float64).ravel()
     pixels = pixels - pixels.mean()
     return pixels / max(float(np.linalg.norm(pixels)), 1e-9)
 
 
-def _names(names: list[str]) -> str:
-    rest = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
-
-
 def _compare_names(report: Inspection, images: dict[str, Path], targets: dict[str, Path], folder: str) -> None:
     without, alone = sorted(images.keys() - targets.keys()), sorted(targets.keys() - images.keys())
     if without:
         report.problems.append(
-            f"{len(without)} images have no file of the same name in {folder}: {_names(without)}. "
+            f"{len(without)} images have no file of the same name in {folder}: {listed(without)}. "
             f"Annotate them or move them out of images."
         )
     if alone:
         report.problems.append(
-            f"{len(alone)} files in {folder} have no image of the same name: {_names(alone)}. "
+            f"{len(alone)} files in {folder} have no image of the same name: {listed(alone)}. "
             f"Compare the spelling of the names with the files in images."
         )
 
 
-def _describe_sizes(report: Inspection, readable: list[_Readable]) -> None:
+def describe_sizes(report: Inspection, readable: list[Readable]) -> None:
+    """Report the sizes of the images, and those with 16 bits."""
     sizes = Counter(one.size for one in readable)
     (height, width), number = sizes.most_common(1)[0]
     small = min(readable, key=lambda one: min(one.size))
     text = f"{len(sizes)} sizes; the most frequent is {height} x {width} pixels ({number} images)"
     report.facts.append(f"{text}; the shortest side is {min(small.size)} pixels ({small.name}).")
+    deep = [one.name for one in readable if one.deep]
+    if deep:
+        report.facts.append(
+            f"{len(deep)} images have 16 bits: {listed(deep)}. In each of them, the 1st and 99.8th percentiles of the "
+            f"values become black and white, so a difference of brightness between images is lost."
+        )
 
 
-def _describe_splits(report: Inspection, splits: dict[str, list[str]], usable: set[str]) -> None:
+def describe_splits(report: Inspection, splits: dict[str, list[str]], usable: set[str]) -> None:
+    """Report the numbers of usable images of each split."""
     own = {name: names for name, names in splits.items() if name != ALL}
     if not own:
         report.facts.append(
@@ -173,7 +178,7 @@ def _describe_splits(report: Inspection, splits: dict[str, list[str]], usable: s
 
 
 def _describe_classes(
-    report: Inspection, readable: list[_Readable], classes: tuple[str, ...], splits: dict[str, list[str]]
+    report: Inspection, readable: list[Readable], classes: tuple[str, ...], splits: dict[str, list[str]]
 ) -> None:
     if not classes:
         report.facts.append(
@@ -197,7 +202,7 @@ def _describe_classes(
 
 
 def _describe_objects(
-    report: Inspection, readable: list[_Readable], classes: tuple[str, ...], splits: dict[str, list[str]]
+    report: Inspection, readable: list[Readable], classes: tuple[str, ...], splits: dict[str, list[str]]
 ) -> None:
     numbers = [len(one.diameters) for one in readable]
     diameters = sorted(d for one in readable for d in one.diameters)
@@ -212,7 +217,7 @@ def _describe_objects(
     )
     empty = [one.name for one in readable if not one.diameters]
     if empty:
-        report.facts.append(f"{len(empty)} images contain no object: {_names(empty)}.")
+        report.facts.append(f"{len(empty)} images contain no object: {listed(empty)}.")
 
 
 def _whole_split(split: str) -> str:
@@ -220,7 +225,8 @@ def _whole_split(split: str) -> str:
     return next((whole for whole in ("train", "val", "test") if split.startswith(f"{whole}_")), split)
 
 
-def _find_repeated(report: Inspection, readable: list[_Readable], splits: dict[str, list[str]]) -> None:
+def find_repeated(report: Inspection, readable: list[Readable], splits: dict[str, list[str]]) -> None:
+    """Report images that are in several splits, and nearly equal images."""
     split_of: dict[str, set[str]] = {one.name: set() for one in readable}
     for split, names in splits.items():
         for name in names:
@@ -228,7 +234,7 @@ def _find_repeated(report: Inspection, readable: list[_Readable], splits: dict[s
                 split_of[name].add(_whole_split(split))
     twice = sorted(name for name, found in split_of.items() if len(found) > 1)
     if twice:
-        report.problems.append(f"{len(twice)} images are in more than one split: {_names(twice)}. Keep each in one.")
+        report.problems.append(f"{len(twice)} images are in more than one split: {listed(twice)}. Keep each in one.")
     thumbnails = np.stack([one.thumbnail for one in readable])
     alike = [
         (first.name, readable[j].name)
@@ -238,7 +244,7 @@ def _find_repeated(report: Inspection, readable: list[_Readable], splits: dict[s
     across = [f"{a} and {b}" for a, b in alike if split_of[a] and split_of[b] and split_of[a] != split_of[b]]
     if across:
         report.problems.append(
-            f"{len(across)} pairs of images in different splits are nearly equal: {_names(across)}. Look at them: if "
+            f"{len(across)} pairs of images in different splits are nearly equal: {listed(across)}. Look at them: if "
             f"they show the same scene, move them to the same split. Otherwise the score is too good."
         )
     elif alike:

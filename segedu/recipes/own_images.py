@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 from tqdm.auto import tqdm
 
-from segedu.datasets.files import read_image
-from segedu.datasets.folder import ALL, LABELS, MASKS, SegmentationFolder, read_splits, read_target
+from segedu.datasets.box_folder import BoxFolder, is_box_folder
+from segedu.datasets.files import read_deep_image
+from segedu.datasets.folder import ALL, LABELS, MASKS, SegmentationFolder, read_target
 from segedu.datasets.sample import VOID, compact
-from segedu.recipes.data import Pair, Pairs, Sets
+from segedu.recipes.data import Pair, Pairs, Sets, resize
 
+OWN = "own images"  # the data set's name in the description of a run
 HELD_OUT = 0.2  # fraction of the images that are held out where the folder has no splits
 
 
@@ -29,8 +30,9 @@ class Preparation:
     """What happens to an image before a network sees it. It is kept in the checkpoint, and `segedu predict` repeats it.
 
     Attributes:
-        kind: "masks" for photographs with classes; "labels" for microscope images with label maps, of which the 1st and
-            99.8th percentiles of the values are mapped to 0 and 1.
+        kind: "masks" for photographs with classes, "boxes" for those with annotated objects; "labels" for microscope
+            images with label maps, of which the 1st and 99.8th percentiles of the values are mapped to 0 and 1. This
+            is done with every image of 16 bits, see `segedu.datasets.files.read_deep_image`.
         longest_side: images with a longer side are reduced to it; None keeps every size.
         window: side of the random windows of the training, in pixels.
         ignored: class of masks whose pixels are ignored, as 255 is; None for none.
@@ -63,18 +65,6 @@ class Preparation:
         """(height, width) of the prepared image, for that of the image."""
         factor = 1.0 if self.longest_side is None else min(1.0, self.longest_side / max(size))
         return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-
-
-def resize(maps: Tensor, size: tuple[int, int], method: str) -> Tensor:
-    """Resize (B, C, H, W) to (height, width).
-
-    `method` is "area" for images, which filters before it reduces, or "nearest" for targets.
-    """
-    if tuple(maps.shape[-2:]) == tuple(size):
-        return maps
-    if method == "nearest":
-        return interpolate(maps.double(), size, mode="nearest-exact").to(maps.dtype)
-    return interpolate(maps, size, mode="bilinear", antialias=True, align_corners=False)
 
 
 class StoredPairs(Sequence[Pair]):
@@ -130,7 +120,7 @@ def _check_several_classes(root: Path, pairs: StoredPairs) -> None:
         )
 
 
-def split_names(folder: SegmentationFolder) -> dict[str, list[str]]:
+def split_names(folder: SegmentationFolder | BoxFolder) -> dict[str, list[str]]:
     """The images of each split. `train` comes first, then `val` if there is one, then the others.
 
     Lists such as `train_small` name some of the training images; a network is not evaluated on them.
@@ -140,7 +130,7 @@ def split_names(folder: SegmentationFolder) -> dict[str, list[str]]:
     """
     splits = {
         name: names
-        for name, names in read_splits(folder.root, folder.images).items()
+        for name, names in folder.splits.items()
         if name != ALL and not name.startswith("train_")
     }
     others = set().union(*splits.values())
@@ -168,11 +158,24 @@ def _check_apart(root: Path, splits: dict[str, list[str]]) -> None:
             )
 
 
+def open_folder(root: Path) -> SegmentationFolder | BoxFolder:
+    """A folder of boxes in COCO's or VOC's format, or of masks or label maps.
+
+    Raises:
+        FileNotFoundError, ValueError: the folder cannot be used.
+    """
+    if not is_box_folder(Path(root)):
+        return SegmentationFolder(root)
+    folder = BoxFolder(root)
+    folder.check()
+    return folder
+
+
 def split_note(root: Path) -> str:
     """A sentence about the number of images of each split, and where the splits come from."""
-    folder = SegmentationFolder(root)
+    folder = open_folder(root)
     counts = ", ".join(f"{name} {len(names)}" for name, names in split_names(folder).items())
-    if len(read_splits(folder.root, folder.images)) > 1:
+    if len(folder.splits) > 1:
         return f"Images of {folder.root}: {counts}."
     return (
         f"Images of {folder.root}: {counts}. The folder has no splits, so random images are held out. If several "
@@ -201,7 +204,7 @@ def read_pair(folder: SegmentationFolder, name: str) -> Pair:
     Raises:
         FileNotFoundError, ValueError: a file is missing or cannot be used.
     """
-    image = torch.from_numpy(read_image(folder.images[name]))
+    image = torch.from_numpy(read_deep_image(folder.images[name]))
     if name not in folder.targets:
         expected = folder.root / folder.target_folder / f"{name}.png"
         raise FileNotFoundError(f"{folder.images[name]} has no ground truth, expected {expected}")

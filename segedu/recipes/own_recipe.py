@@ -1,7 +1,7 @@
 """The recipe that a folder of your own images makes of a method.
 
-A folder of masks (classes) trains the networks of `segedu.recipes.photos`, and a folder of label maps those of
-`segedu.recipes.cell_instances`.
+A folder of masks (classes) trains the networks of `segedu.recipes.photos`, a folder of label maps those of
+`segedu.recipes.cell_instances`, and a folder of boxes those of `segedu.recipes.own_detectors`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
+from segedu.datasets.box_folder import BOXES, BoxFolder
 from segedu.datasets.folder import LABELS, MASKS, SegmentationFolder
 from segedu.datasets.sample import VOID
 from segedu.recipes import cell_instances
-from segedu.recipes.data import Pair, brighten, flip, mirror, random_window
+from segedu.recipes.data import Pair
 from segedu.recipes.loss import PixelsAndOverlap
-from segedu.recipes.own_images import Preparation, own_sets, read_pair, split_names
+from segedu.recipes.own_changes import LIGHT, change_for
+from segedu.recipes.own_detectors import box_recipe, own_box_recipe
+from segedu.recipes.own_images import OWN, Preparation, open_folder, own_sets, read_pair, split_names
 from segedu.recipes.photos import NETWORKS, build_for_photos
 from segedu.recipes.recipe import Recipe, load_recipe
+from segedu.recipes.run_validation import VAL
 from segedu.recipes.task import SEMANTIC
 
 STEPS = 1000
 BATCH = 8
 LONGEST_SIDE = {MASKS: 512, LABELS: None}  # pixels: photographs are reduced, microscope images keep their resolution
 WINDOW = {MASKS: 160, LABELS: 128}  # pixels: the side of the windows of the training
-OWN = "own images"  # the data set's name in the description of a run
+VALIDATIONS = 10  # per run
 
 
 class MostFrequentClass(nn.Module):
@@ -53,33 +56,6 @@ class MostFrequentClass(nn.Module):
         return logits
 
 
-# --- random changes -----------------------------------------------------------------------------------------------
-
-
-def padded(image: Tensor, target: Tensor, window: int, fill: int) -> Pair:
-    """Pad an image that is smaller than a window with black at the right and the bottom, its target with `fill`."""
-    missing = (0, max(0, window - image.shape[-1]), 0, max(0, window - image.shape[-2]))
-    return pad(image, missing), pad(target, missing, value=fill)
-
-
-def photo_window(image: Tensor, target: Tensor, window: int) -> Pair:
-    """A random window of a photograph, mirrored at random, never upside down, and brightened."""
-    image, target = padded(image, target, window, VOID)
-    index = random_window(image, (window, window))
-    return brighten(*mirror(image[index], target[index]))
-
-
-def label_map_window(image: Tensor, target: Tensor, window: int, targets: cell_instances.Targets) -> tuple:
-    """A random window of a microscope image, flipped, turned and brightened, and what the network learns of it."""
-    image, target = padded(image, target, window, 0)
-    index = random_window(image, (window, window))
-    image, target = brighten(*flip(image[index], target[index]))
-    return image, targets(target)
-
-
-# --- from a folder to a recipe ------------------------------------------------------------------------------------
-
-
 def own_recipe(
     method: str,
     root: Path,
@@ -88,35 +64,35 @@ def own_recipe(
     longest_side: int | None = None,
     ignored: int | None = None,
     train_images: int | None = None,
+    augment: str | None = None,
     **changes: Any,
 ) -> Recipe:
     """The recipe of a method on a folder of your own.
 
     Args:
-        method: a network of `segedu.recipes.photos` for masks, of `segedu.recipes.cell_instances` for label maps.
+        method: a network of `segedu.recipes.photos` for masks, of `segedu.recipes.cell_instances` for label maps, of
+            `segedu.recipes.own_detectors` for boxes.
         root: the folder.
-        window: side of the training windows in pixels. Default: 160 for masks, 128 for label maps.
-        longest_side: images with a longer side are reduced. Default: 512 for masks, no limit for label maps; 0 is none.
+        window: side of the training windows in pixels. Default: 160 for masks, 128 for label maps, 256 for boxes.
+        longest_side: images with a longer side are reduced. Default: 512 for masks and boxes, no limit for label maps;
+            0 is none.
         ignored: last class of the masks, whose pixels are ignored, such as an unclear border.
         train_images: train on so many images of the split train, taken from a fixed random order, to see how the score
             depends on their number; None takes all.
+        augment: random changes of the images, see `segedu.recipes.own_changes`: "none", "light" (default) or "strong".
         **changes: other fields of the recipe, such as `steps`, `batch_size` or `learning_rate`; None is left out.
 
     Raises:
         FileNotFoundError, ValueError: the folder cannot be used, see `SegmentationFolder`, or the method does not
             learn from its kind of ground truth.
     """
-    folder = SegmentationFolder(root)
-    kind = folder.target_folder
-    side = LONGEST_SIDE[kind] if longest_side is None else longest_side or None
-    classes = folder.classes or _numbered_classes(folder)
-    if ignored is not None and (kind == LABELS or ignored != len(classes) - 1 or ignored < 2):
-        raise ValueError(
-            f"ignored is {ignored}, expected the number of the last of at least three classes of a folder of masks; "
-            f"this folder has {len(classes)} classes: set the pixels of other classes to 255 in the masks"
-        )
-    classes = classes if ignored is None else classes[:ignored]
-    recipe = recipe_for(method, classes, Preparation(kind, side, window or WINDOW[kind], ignored))
+    folder = open_folder(root)
+    if isinstance(folder, BoxFolder):
+        if ignored is not None:
+            raise ValueError(f"ignored is {ignored}, expected a folder of masks; {root} is a folder of boxes")
+        recipe = own_box_recipe(method, folder, window=window, longest_side=longest_side, augment=augment or LIGHT)
+    else:
+        recipe = _pixel_recipe(method, folder, window, longest_side, ignored, augment or LIGHT)
     available = len(split_names(folder)["train"])
     if train_images is not None and not 1 <= train_images <= available:
         raise ValueError(f"train_images is {train_images}, expected 1 to {available}, the images of the split train")
@@ -127,9 +103,32 @@ def own_recipe(
     return replace(recipe, **changes)
 
 
-def recipe_for(method: str, classes: tuple[str, ...], preparation: Preparation) -> Recipe:
+def _pixel_recipe(
+    method: str,
+    folder: SegmentationFolder,
+    window: int | None,
+    longest_side: int | None,
+    ignored: int | None,
+    augment: str,
+) -> Recipe:
+    """The recipe on a folder of masks or label maps."""
+    kind = folder.target_folder
+    side = LONGEST_SIDE[kind] if longest_side is None else longest_side or None
+    classes = folder.classes or _numbered_classes(folder)
+    if ignored is not None and (kind == LABELS or ignored != len(classes) - 1 or ignored < 2):
+        raise ValueError(
+            f"ignored is {ignored}, expected the number of the last of at least three classes of a folder of masks; "
+            f"this folder has {len(classes)} classes: set the pixels of other classes to 255 in the masks"
+        )
+    classes = classes if ignored is None else classes[:ignored]
+    return recipe_for(method, classes, Preparation(kind, side, window or WINDOW[kind], ignored), augment)
+
+
+def recipe_for(method: str, classes: tuple[str, ...], preparation: Preparation, augment: str = LIGHT) -> Recipe:
     """The recipe of a method for images of this preparation, and these classes."""
     kind = preparation.kind
+    if kind == BOXES:
+        return box_recipe(method, classes, preparation, augment)
     methods = tuple(NETWORKS) if kind == MASKS else tuple(cell_instances.TARGETS)
     if method not in methods:
         raise ValueError(
@@ -137,7 +136,7 @@ def recipe_for(method: str, classes: tuple[str, ...], preparation: Preparation) 
         )
     if kind == LABELS:
         recipe = load_recipe(method, "nuclei")
-        change = partial(label_map_window, window=preparation.window, targets=cell_instances.TARGETS[method])
+        change = change_for(kind, augment, window=preparation.window, targets=cell_instances.TARGETS[method])
         sets = partial(own_sets, preparation=preparation, change=change)
         return replace(recipe, data=OWN, classes=classes, sets=sets, batch_size=BATCH, steps=STEPS, target=0.0)
     return Recipe(
@@ -147,7 +146,7 @@ def recipe_for(method: str, classes: tuple[str, ...], preparation: Preparation) 
         classes=classes,
         build=partial(build_for_photos, method, len(classes)),
         loss=PixelsAndOverlap(background=True),
-        sets=partial(own_sets, preparation=preparation, change=partial(photo_window, window=preparation.window)),
+        sets=partial(own_sets, preparation=preparation, change=change_for(kind, augment, window=preparation.window)),
         baseline=MostFrequentClass,
         steps=STEPS,
         batch_size=BATCH,
@@ -166,3 +165,20 @@ def _numbered_classes(folder: SegmentationFolder) -> tuple[str, ...]:
         _, target = read_pair(folder, name)
         highest = max(highest, int(torch.where(target == VOID, 0, target).max()))
     return tuple(f"class {number}" for number in range(highest + 1))
+
+
+def validations_of(root: Path, validations: int | None, patience: int | None) -> int:
+    """The number of validations of a run: `validations`, or ten if the folder has a split val, or none.
+
+    Raises:
+        ValueError: there is no split val to validate on.
+    """
+    splits = split_names(open_folder(root))
+    if VAL in splits:
+        return VALIDATIONS if validations is None else validations
+    if validations or patience:
+        raise ValueError(
+            f"{root} has the splits {', '.join(splits)}, expected val for validations: move some names from "
+            f"splits/train.txt to splits/val.txt"
+        )
+    return 0

@@ -1,4 +1,4 @@
-"""Write predictions: masks or label maps, overlays, a COCO file, and a table of counts and areas."""
+"""Write predictions: masks, label maps or detections, overlays, a COCO file, and a table of counts and areas."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from segedu.datasets.files import atomic_path, read_image
+from segedu.datasets.box_folder import BOXES
+from segedu.datasets.files import atomic_path, read_deep_image
 from segedu.datasets.folder import LABELS, SUFFIXES
 from segedu.ops.masks import compress_rle, rle_encode
+from segedu.recipes.own_box_files import BOX_COLUMNS, annotate_boxes, box_overlay, box_rows
 from segedu.recipes.trained_run import TrainedRun
 from segedu.viz import overlay
 
@@ -23,6 +25,7 @@ MOST_LABELS = 65535  # of a PNG of 16 bits
 COLUMNS = {
     "masks": ("image", "class", "name", "pixels", "percent"),
     "labels": ("image", "objects", "mean_area", "median_area", "percent_covered"),
+    BOXES: BOX_COLUMNS,
 }
 
 
@@ -37,7 +40,8 @@ def images_in(source: Path) -> dict[str, Path]:
         return {source.stem: source}
     if not source.is_dir():
         raise FileNotFoundError(f"images is {str(source)!r}, which does not exist, expected an image or a folder")
-    folder = source / "images" if (source / "images").is_dir() else source
+    inner = (source / name for name in ("images", "JPEGImages"))
+    folder = next((path for path in inner if path.is_dir()), source)
     paths: dict[str, Path] = {}
     for path in sorted(folder.glob("[!.]*")):
         if path.suffix.lower() not in SUFFIXES:
@@ -58,7 +62,8 @@ def write_predictions(
     `masks/NAME.png` has the class of each pixel (8 bits) or `labels/NAME.png` a label map (16 bits), at the size of the
     image. `overlays/NAME.png` shows it over the image. `annotations.json` is a COCO file with one annotation per
     object, or per class of an image; `counts.csv` has numbers of objects, or pixels of each class, with areas in
-    pixels. The last two are written after all images.
+    pixels. The last two are written after all images. Detections have scores in the COCO file, which has all of them;
+    the overlays and the table have those with a score of at least 0.25.
 
     Args:
         run: the trained network.
@@ -80,11 +85,16 @@ def write_predictions(
     coco = {"images": [], "annotations": [], "categories": _categories(run)}
     for name, path in tqdm(images.items(), desc="predict", unit="image", disable=not progress, leave=False):
         try:
-            image = torch.from_numpy(read_image(path))
+            image = torch.from_numpy(read_deep_image(path))
         except (ValueError, OSError) as error:
             problems.append(f"{error}.")
             continue
         prediction = run.predict(image)
+        if run.kind == BOXES:
+            _save(out / "overlays" / f"{name}.png", box_overlay(image, prediction, run.classes))
+            rows += box_rows(name, prediction, run.classes)
+            annotate_boxes(coco, path.name, tuple(image.shape[1:]), prediction)
+            continue
         _save(out / run.kind / f"{name}.png", to_pixels(prediction, run.kind))
         _save(out / "overlays" / f"{name}.png", (overlay(image, prediction) * 255).round().astype(np.uint8))
         rows += _objects(name, prediction) if run.kind == LABELS else _classes(name, prediction, run.classes)
@@ -106,17 +116,19 @@ def _check_out(kind: str, images: dict[str, Path], out: Path, overwrite: bool) -
     if out.exists() and not out.is_dir():
         raise ValueError(f"out is {str(out)!r}, which is a file, expected a folder")
     roots = {path.resolve().parent.parent for path in images.values()}
-    if out.resolve() in roots and (out / kind).is_dir():
+    truth = next((name for name in (kind, "annotations.json") if (out / name).exists()), None)
+    if out.resolve() in roots and truth is not None:
         raise ValueError(
-            f"out is {str(out)!r}, whose {kind} are the ground truth of the images, expected another folder"
+            f"out is {str(out)!r}, whose {truth} are the ground truth of the images, expected another folder"
         )
-    files = [out / kind / f"{name}.png" for name in images] + [out / "counts.csv", out / "annotations.json"]
+    folders = ("overlays",) if kind == BOXES else (kind, "overlays")
+    files = [out / folders[0] / f"{name}.png" for name in images] + [out / "counts.csv", out / "annotations.json"]
     existing = [path for path in files if path.exists()]
     if existing and not overwrite:
         raise FileExistsError(
             f"{existing[0]} exists already, as {len(existing) - 1} others do: give another --out, or --overwrite"
         )
-    for folder in (kind, "overlays"):
+    for folder in folders:
         (out / folder).mkdir(parents=True, exist_ok=True)
 
 

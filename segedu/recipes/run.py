@@ -2,7 +2,9 @@
 
 The folder of a run holds `checkpoint.pt`, from which a stopped run resumes and a longer run continues, `losses.csv`
 with the loss of each step, `result.json`, and `picture.png`: image, ground truth and prediction of three held-out
-images. A checkpoint records its data, recipe and network, and a run with others refuses to resume from it.
+images. With validations there is `validation.csv` too, the results are those of the weights with the best score, and
+the checkpoint holds these as well as the last ones. A checkpoint records its data, recipe and network, and a run with
+others refuses to resume from it.
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ from segedu.recipes.data import Sets
 from segedu.recipes.recipe import Recipe
 from segedu.recipes.run_picture import save_picture, write
 from segedu.recipes.run_plan import check_limits, describe, one_cycle, planned_steps
+from segedu.recipes.run_validation import Watch, plan_validation, validation_result, write_scores
 from segedu.recipes.starting_weights import Start
 from segedu.recipes.task import Predict, Table
+from segedu.recipes.tensorboard_log import delete_logs, log_to
 from segedu.training import Trained, fit, shuffled_loader
 from segedu.training.devices import check_devices, start_fabric
+
+NOTHING = Watch()
 
 
 def run_recipe(
@@ -39,6 +45,7 @@ def run_recipe(
     precision: str = "32-true",
     workers: int = 0,
     start: Start | None = None,
+    watch: Watch = NOTHING,
     fresh: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -56,6 +63,7 @@ def run_recipe(
         precision: 32-true, bf16-mixed, 16-mixed or another that Lightning Fabric knows.
         workers: number of processes that prepare batches; 0 is the training process itself.
         start: weights to start from in place of random ones, and layers that keep theirs.
+        watch: validations during the training, early stopping, and logs.
         fresh: start again. The old run in `out` is deleted only after the data and the devices were found valid.
         progress: show a progress bar.
 
@@ -76,8 +84,8 @@ def run_recipe(
     fabric = start_fabric(accelerator, devices, precision)
     if fresh:
         _clear(out, fabric)
-    options = {"fabric": fabric, "workers": workers, "progress": progress, "about": about}
-    trained, metadata = _train(recipe, model, sets, Path(out) / "checkpoint.pt", (seed, steps, minutes), **options)
+    options = {"fabric": fabric, "workers": workers, "progress": progress, "about": about, "watch": watch}
+    trained, metadata, about_val = _train(recipe, model, sets, Path(out), (seed, steps, minutes), **options)
     result = {
         "method": recipe.method,
         "data": recipe.data,
@@ -93,10 +101,13 @@ def run_recipe(
         "target": recipe.target,
         "training_cpu_seconds": round(trained.cpu_seconds + _finish(recipe, model, sets), 1),
         "training_wall_seconds": round(trained.wall_seconds, 1),
+        "validation": about_val,
         "rows": rows(recipe, model, sets),
     }
     if fabric.is_global_zero:
         write(Path(out) / "losses.csv", partial(_write_losses, trained.losses))
+        if about_val is not None:
+            write(Path(out) / "validation.csv", partial(write_scores, about_val["scores"], recipe.metric))
         save_picture(Path(out) / "picture.png", predictor(model, recipe), sets, recipe.task.draw)
         result["cpu_seconds"] = round(time.process_time() - cpu_start, 1)
         result["wall_seconds"] = round(time.perf_counter() - wall_start, 1)
@@ -107,8 +118,9 @@ def run_recipe(
 def _clear(out: Path, fabric: Any) -> None:
     """Delete the files of a run."""
     if fabric.is_global_zero:
-        for name in ("checkpoint.pt", "losses.csv", "result.json", "picture.png"):
+        for name in ("checkpoint.pt", "losses.csv", "validation.csv", "result.json", "picture.png"):
             (Path(out) / name).unlink(missing_ok=True)
+        delete_logs(Path(out))
     fabric.barrier()
 
 
@@ -116,26 +128,37 @@ def _train(
     recipe: Recipe,
     model: nn.Module,
     sets: Sets,
-    checkpoint: Path,
+    out: Path,
     limits: tuple[int, int | None, float | None],
     *,
     fabric: Any,
     workers: int,
     progress: bool,
     about: dict[str, Any],
-) -> tuple[Trained, dict[str, Any]]:
-    """Train a newly built model; returns the course of training and the description kept in the checkpoint."""
+    watch: Watch,
+) -> tuple[Trained, dict[str, Any], dict[str, Any] | None]:
+    """Train a newly built model.
+
+    Returns:
+        The course of training, the description kept in the checkpoint, and what was measured during the training.
+    """
     seed, steps, minutes = limits
+    checkpoint = out / "checkpoint.pt"
     # the first process decides for all, because each one measures a different speed
     total = fabric.broadcast(planned_steps(recipe, model, sets, steps, minutes, checkpoint))
+    validation = plan_validation(recipe, sets, total, watch, progress=progress and fabric.is_global_zero)
     torch.manual_seed(seed)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=1e-4)
     metadata = describe(recipe, model, sets) | about | {"limits": {"minutes": minutes}}
+    if validation is not None:
+        metadata["validations"] = watch.validations
     options = {"scheduler": one_cycle(optimizer, recipe.learning_rate, total), "clip_norm": 1.0, "fabric": fabric}
     options |= {"checkpoint": checkpoint, "metadata": metadata, "extend": True, "progress": progress}
     loader = shuffled_loader(sets.train, recipe.batch_size, seed=seed, collate_fn=recipe.collate, num_workers=workers)
-    return fit(model, loader, recipe.loss, optimizer, steps=total, **options), metadata
+    with log_to(out if watch.tensorboard and fabric.is_global_zero else None) as log:
+        trained = fit(model, loader, recipe.loss, optimizer, steps=total, validation=validation, log=log, **options)
+    return trained, metadata, validation_result(validation, trained.step, total)
 
 
 def _write_losses(losses: list[float], path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from segedu.recipes.run_validation import validation_note
 from segedu.recipes.task import INSTANCE_IOUS
 
 
@@ -44,8 +45,9 @@ def print_result(result: dict[str, Any], out: Path) -> None:
         f"training, {result['cpu_seconds']} in all, {result['wall_seconds']} s by the clock",
         soft_wrap=True,
     )
-    if line := resume_note(result, out):
-        console.print(line, soft_wrap=True)
+    for line in (validation_note(result), resume_note(result, out)):
+        if line:
+            console.print(line, soft_wrap=True)
     console.print(f"{out / 'result.json'}, {out / 'picture.png'}", soft_wrap=True)
 
 
@@ -60,9 +62,9 @@ def resume_note(result: dict[str, Any], out: Path) -> str:
             f"are those of a run of {steps} steps. A run of {steps} from the start (--fresh) gives different weights."
         )
     if resumed_from == steps:
-        lines.append(
-            f"All steps were already taken: {out / 'checkpoint.pt'} contains all {steps}; use --fresh to train again."
-        )
+        ended = (result.get("validation") or {}).get("stopped_early")
+        first = "The training had ended early" if ended else "All steps were already taken"
+        lines.append(f"{first}: {out / 'checkpoint.pt'} contains all {steps}; use --fresh to train again.")
     elif resumed_from:
         lines.append(f"It resumed from step {resumed_from} of {out / 'checkpoint.pt'}.")
     return " ".join(lines)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from segedu.training import load_checkpoint
+from segedu.training.best_weights import best_weights
 from segedu.weights import load
 from segedu.weights.catalogue import WEIGHTS
 
@@ -50,7 +51,7 @@ def read_weights(source: str) -> dict[str, Tensor]:
     if path.is_dir() and not (path / "checkpoint.pt").is_file():
         raise FileNotFoundError(f"{path} has no checkpoint.pt, expected the folder of a run of segedu train")
     if path.exists():
-        return load_checkpoint(path / "checkpoint.pt" if path.is_dir() else path)["model"]
+        return best_weights(load_checkpoint(path / "checkpoint.pt" if path.is_dir() else path))[0]
     if source in WEIGHTS:
         return {name: value.detach() for name, value in load(source).state_dict().items()}
     raise ValueError(

@@ -9,20 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from segedu.datasets.box_folder import BOXES
 from segedu.datasets.folder import LABELS, MASKS
-from segedu.recipes.data import normalize_exposure
-from segedu.recipes.own_images import Preparation, resize
-from segedu.recipes.own_recipe import OWN, recipe_for
+from segedu.recipes.data import normalize_exposure, resize
+from segedu.recipes.own_boxes import rescaled
+from segedu.recipes.own_images import OWN, Preparation
+from segedu.recipes.own_recipe import recipe_for
 from segedu.recipes.recipe import NAMES, Recipe, load_recipe
 from segedu.recipes.run_plan import network_digest
-from segedu.recipes.task import INSTANCES, SEMANTIC
+from segedu.recipes.task import DETECTION, INSTANCES, SEMANTIC
 from segedu.semantic.unet import predict_tiles
 from segedu.training import load_checkpoint
+from segedu.training.best_weights import best_weights
 from segedu.training.devices import device_of
 
 TILE = 1024  # pixels: larger images are predicted in tiles of this side
@@ -39,7 +43,7 @@ class TrainedRun:
         model: the network with its trained weights, in evaluation mode.
         classes: their names, background included.
         preparation: of an image; None for recipes that are not for own images.
-        steps: number of training steps that the network has taken.
+        steps: number of training steps that the network has taken, with validations until its best score.
         path: of the checkpoint.
     """
 
@@ -52,17 +56,22 @@ class TrainedRun:
 
     @property
     def kind(self) -> str:
-        """ "masks" if the predictions are classes, "labels" if they are label maps."""
-        return MASKS if self.recipe.task is SEMANTIC else LABELS
+        """ "masks" if the predictions are classes, "labels" if they are label maps, "boxes" if they are detections."""
+        return {SEMANTIC: MASKS, INSTANCES: LABELS, DETECTION: BOXES}[self.recipe.task]
 
     @torch.no_grad()
-    def predict(self, image: Tensor) -> Tensor:
+    def predict(self, image: Tensor) -> Any:
         """Predict an image (3, H, W) in [0, 1].
 
         Returns:
-            (H, W): classes, int64, or a label map, int32.
+            (H, W): classes, int64, or a label map, int32. Of a detector, a dict of `boxes` (N, 4), `labels`, `scores`
+            and, if it predicts them, `masks` (N, H, W).
         """
         size = tuple(image.shape[-2:])
+        if self.kind == BOXES:
+            small = self._prepared(image)
+            found = self.recipe.task.predict(self.model, small, self.recipe.postprocess)
+            return rescaled(found, tuple(small.shape[-2:]), size)
         if self.kind == MASKS:
             logits = self._logits(self._prepared(image))
             logits = logits if tuple(logits.shape[-2:]) == size else interpolate(logits[None], size, mode="bilinear")[0]
@@ -166,16 +175,18 @@ def load_run(path: str | Path) -> TrainedRun:
     state = load_checkpoint(path)
     about = state.get("about") or {}
     recipe, preparation = _recipe_of(about, path)
-    if recipe.task not in (SEMANTIC, INSTANCES) or recipe.data in ("prostate", "volume"):
+    of_masks = recipe.task in (SEMANTIC, INSTANCES) and recipe.data not in ("prostate", "volume")
+    if not of_masks and recipe.data != OWN:
         raise ValueError(
             f"{path} is a run of {recipe.method} on {recipe.data}, expected one of semantic or instance segmentation "
-            f"of images: its predictions cannot be written as masks"
+            f"of images, or of your own boxes: its predictions cannot be written as masks"
         )
     model = recipe.build()
     if network_digest(model) != about["network"]:
         raise ValueError(f"{path} has a network that this version of segedu builds differently: train it again")
-    model.load_state_dict(state["model"])
-    return TrainedRun(recipe, model.eval(), tuple(about["classes"]), preparation, state["trained"]["step"], path)
+    weights, step = best_weights(state)
+    model.load_state_dict(weights)
+    return TrainedRun(recipe, model.eval(), tuple(about["classes"]), preparation, step, path)
 
 
 def _recipe_of(about: dict, path: Path) -> tuple[Recipe, Preparation | None]:

@@ -32,6 +32,7 @@ from segedu.metrics.semantic import (
     mean_iou_from_confusion,
     pixel_accuracy_from_confusion,
 )
+from segedu.training.best_weights import Validation
 from segedu.training.checkpoints import (
     EpochSampler,
     Stopped,
@@ -45,6 +46,7 @@ from segedu.training.checkpoints import (
 from segedu.training.devices import device_of, start_fabric, to_device
 
 Loss = Callable[[Any, Any], Tensor | dict[str, Tensor]]
+Log = Callable[[str, float, int], None]  # name, value, step
 
 
 def train_steps(
@@ -196,10 +198,16 @@ class _Plan:
 
     path: str | Path | None
     checkpoint_every: int
-    parts: dict[str, Any]  # model, optimizer, scheduler, precision
+    parts: dict[str, Any]  # model, optimizer, scheduler, precision, validation
     run: dict[str, Any]
     metadata: dict[str, Any] | None
     extend: bool
+    log: Log | None
+
+    def is_over(self, step: int) -> bool:
+        """Whether all steps were taken, or the validation ends the training earlier."""
+        validation = self.parts["validation"]
+        return step >= self.run["steps"] or (validation is not None and validation.is_over)
 
 
 def _timed(trained: Trained, steps: Iterator[float]) -> Iterator[float]:
@@ -283,6 +291,8 @@ def fit(
     metadata: dict[str, Any] | None = None,
     extend: bool = False,
     checkpoint_every: int = 100,
+    validation: Validation | None = None,
+    log: Log | None = None,
     progress: bool = True,
 ) -> Trained:
     """Train for `steps` steps, and resume from `checkpoint` if it exists.
@@ -308,6 +318,9 @@ def fit(
         extend: resume also if the number of steps or `metadata["limits"]` differ. The schedule continues as that of
             `steps` steps would, so a run of 12 steps that is extended to 40 differs from a run of 40.
         checkpoint_every: number of steps between checkpoints; the last step is always saved.
+        validation: measures the model during the training, and may end it early. The model is then left with the
+            weights of the highest score. The checkpoint holds both the last and the best weights.
+        log: called as `log("loss", value, step)` after each step, and as `log("validation", score, step)`.
         progress: show a progress bar.
 
     Raises:
@@ -326,7 +339,8 @@ def fit(
     run = {"steps": steps, "seed": sampler.seed, "samples": sampler.length, "batch_size": loader.batch_size}
     run["world"] = fabric.world_size
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "precision": fabric.strategy.precision}
-    plan = _Plan(checkpoint, checkpoint_every, parts, run, metadata, extend)
+    parts["validation"] = validation
+    plan = _Plan(checkpoint, checkpoint_every, parts, run, metadata, extend, log)
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
     batches = fabric.setup_dataloaders(loader, use_distributed_sampler=False)
     trained = _resume(plan, fabric)
@@ -334,7 +348,7 @@ def fit(
     hidden = not progress or fabric.global_rank > 0
     bar = tqdm(total=steps, initial=trained.step, desc="train", unit="step", disable=hidden)
     with bar, StopRequest(active=checkpoint is not None) as request:
-        while trained.step < steps:
+        while not plan.is_over(trained.step):
             sampler.epoch, sampler.first = trained.epoch, trained.batch * loader.batch_size
             before = trained.step
             losses = train_steps(wrapped, batches, loss_function, wrapped_optimizer, **options)
@@ -342,6 +356,8 @@ def fit(
                 if trained.step == before and trained.batch == 0:
                     raise ValueError("loader has no batch, expected at least one per epoch")
                 trained.epoch, trained.batch = trained.epoch + 1, 0
+    if validation is not None:
+        validation.load_best(model)
     return trained
 
 
@@ -353,14 +369,26 @@ def _train_epoch(
     for loss in losses:
         bar.update()
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        stop = plan.path is not None and _stop_signal(request, fabric)
-        if plan.path and (trained.step % plan.checkpoint_every == 0 or trained.step == steps or stop):
+        _validate_and_log(loss, plan, trained.step, fabric)
+        stop, is_over = plan.path is not None and _stop_signal(request, fabric), plan.is_over(trained.step)
+        if plan.path and (trained.step % plan.checkpoint_every == 0 or is_over or stop):
             _save(plan, trained, fabric)
         if stop:
             raise Stopped(plan.path, trained.step, steps, stop)
-        if trained.step == steps:
+        if is_over:
             return False
     return True
+
+
+def _validate_and_log(loss: float, plan: _Plan, step: int, fabric: Any) -> None:
+    """Measure the model if it is due, and pass the loss and the score to the log of the first process."""
+    validation, log = plan.parts["validation"], plan.log if fabric.is_global_zero else None
+    if log is not None:
+        log("loss", loss, step)
+    if validation is not None and validation.is_due(step, plan.run["steps"]):
+        score = validation.measure(plan.parts["model"], step, fabric)
+        if log is not None:
+            log("validation", score, step)
 
 
 def _stop_signal(request: StopRequest, fabric: Any) -> int:
