@@ -128,11 +128,7 @@ def split_names(folder: SegmentationFolder | BoxFolder) -> dict[str, list[str]]:
     Without a split to evaluate on, every fifth image of a fixed random order is held out as `val`; without a split to
     train on, all images are used that are in no other.
     """
-    splits = {
-        name: names
-        for name, names in folder.splits.items()
-        if name != ALL and not name.startswith("train_")
-    }
+    splits = {name: names for name, names in folder.splits.items() if name != ALL and not name.startswith("train_")}
     others = set().union(*splits.values())
     train = splits.pop("train", [name for name in sorted(folder.images) if name not in others])
     if not splits:
