@@ -1,6 +1,6 @@
 """The recipe that a folder of your own images makes of a method.
 
-A folder of masks (classes) trains the networks of `segedu.recipes.photos`, and a folder of label maps those of
+A folder of masks (classes) trains the networks of `segedu.recipes.photo_networks`, and a folder of label maps those of
 `segedu.recipes.cell_instances`.
 """
 
@@ -23,7 +23,7 @@ from segedu.recipes import cell_instances
 from segedu.recipes.data import Pair, brighten, flip, mirror, random_window
 from segedu.recipes.loss import PixelsAndOverlap
 from segedu.recipes.own_images import Preparation, own_sets, read_pair, split_names
-from segedu.recipes.photos import NETWORKS, build_for_photos
+from segedu.recipes.photo_networks import NETWORKS, build_for_photos
 from segedu.recipes.recipe import Recipe, load_recipe
 from segedu.recipes.task import SEMANTIC
 
@@ -93,7 +93,7 @@ def own_recipe(
     """The recipe of a method on a folder of your own.
 
     Args:
-        method: a network of `segedu.recipes.photos` for masks, of `segedu.recipes.cell_instances` for label maps.
+        method: a network of `segedu.recipes.photo_networks` for masks, of `cell_instances` for label maps.
         root: the folder.
         window: side of the training windows in pixels. Default: 160 for masks, 128 for label maps.
         longest_side: images with a longer side are reduced. Default: 512 for masks, no limit for label maps; 0 is none.
