@@ -23,9 +23,10 @@ from segedu.recipes.data import Pair, Sets
 from segedu.recipes.loss import PixelsAndOverlap
 from segedu.recipes.own_images import Preparation, Windows, own_sets, read_pairs, reduced_size, resize
 from segedu.recipes.photo_changes import hide_rectangle, jitter_colours, random_view
-from segedu.recipes.photo_networks import NETWORKS, Encoder, Reduced
+from segedu.recipes.photo_networks import NETWORKS, Encoder
 from segedu.recipes.photo_vgg import photo_vgg
 from segedu.recipes.recipe import Recipe, quick_layout
+from segedu.recipes.reduced_network import Reduced
 from segedu.recipes.street_vgg import street_vgg
 from segedu.recipes.task import SEMANTIC
 
@@ -148,13 +149,13 @@ on_camvid = partial(_on_photos, "camvid", CAMVID_CLASSES, CAMVID_SETS, (320, 320
 
 RECIPES = (
     on_pets("encoder_unet", 4500, 0.75, street_vgg),
-    on_pets("deeplabv3plus", 2000, 0.75),
-    on_pets("fcn8", 2000, 0.75),
-    on_pets("unet", 1500, 0.75),
-    on_aerial("encoder_unet", 1500, 0.50),
-    on_aerial("deeplabv3plus", 1500, 0.50),
-    on_aerial("pspnet", 1500, 0.50),
-    on_camvid("encoder_unet", 1500, 0.45),
-    on_camvid("deeplabv3plus", 1500, 0.45),
-    on_camvid("pspnet", 1500, 0.45),
+    on_pets("deeplabv3plus", 1500, 0.75),
+    on_pets("fcn8", 1500, 0.75),
+    on_pets("unet", 800, 0.75),
+    on_aerial("encoder_unet", 1000, 0.50),
+    on_aerial("deeplabv3plus", 1000, 0.50),
+    on_aerial("pspnet", 1000, 0.50),
+    on_camvid("encoder_unet", 1000, 0.45),
+    on_camvid("deeplabv3plus", 1000, 0.45),
+    on_camvid("pspnet", 1000, 0.45),
 )
