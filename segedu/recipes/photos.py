@@ -149,7 +149,7 @@ on_camvid = partial(_on_photos, "camvid", CAMVID_CLASSES, CAMVID_SETS, (320, 320
 
 RECIPES = (
     on_pets("encoder_unet", 4500, 0.75, street_vgg),
-    on_pets("deeplabv3plus", 1500, 0.75),
+    on_pets("deeplabv3plus", 2200, 0.75),
     on_pets("fcn8", 1500, 0.75),
     on_pets("unet", 800, 0.75),
     on_aerial("encoder_unet", 1000, 0.50),
