@@ -149,13 +149,13 @@ on_camvid = partial(_on_photos, "camvid", CAMVID_CLASSES, CAMVID_SETS, (320, 320
 
 RECIPES = (
     on_pets("encoder_unet", 4500, 0.75, street_vgg),
-    on_pets("deeplabv3plus", 2200, 0.75),
-    on_pets("fcn8", 1500, 0.75),
+    on_pets("deeplabv3plus", 1500, 0.75),
+    on_pets("fcn8", 1200, 0.75),
     on_pets("unet", 800, 0.75),
-    on_aerial("encoder_unet", 1000, 0.50),
-    on_aerial("deeplabv3plus", 1000, 0.50),
-    on_aerial("pspnet", 1000, 0.50),
-    on_camvid("encoder_unet", 1000, 0.45),
-    on_camvid("deeplabv3plus", 1000, 0.45),
-    on_camvid("pspnet", 1000, 0.45),
+    on_aerial("encoder_unet", 900, 0.45),
+    on_aerial("deeplabv3plus", 900, 0.45),
+    on_aerial("pspnet", 900, 0.45),
+    on_camvid("encoder_unet", 900, 0.45),
+    on_camvid("deeplabv3plus", 900, 0.45),
+    on_camvid("pspnet", 900, 0.45),
 )
