@@ -17,7 +17,11 @@ Run = Annotated[Path, typer.Argument(help="Folder of a run of `segedu train`, su
 def train(
     method: Annotated[str, typer.Argument(help="Name of the method's file, such as unet.")],
     data: Annotated[
-        str, typer.Option(help="Data set: street, shapes, cells, volume, prostate, or a folder of your own images.")
+        str,
+        typer.Option(
+            help="Data set: street, shapes, cells, volume, prostate; pets, aerial or camvid in the folder SEGEDU_DATA; or "
+            "a folder of your own images."
+        ),
     ] = "shapes",
     out: Annotated[
         Path | None,
