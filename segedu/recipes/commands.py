@@ -19,8 +19,8 @@ def train(
     data: Annotated[
         str,
         typer.Option(
-            help="Data set: street, shapes, cells, volume, prostate; pets, aerial or camvid in the folder SEGEDU_DATA; or "
-            "a folder of your own images."
+            help="Data set: street, shapes, cells, volume, prostate; pets, aerial or camvid in the folder "
+            "SEGEDU_DATA; or a folder of your own images."
         ),
     ] = "shapes",
     out: Annotated[

@@ -45,7 +45,20 @@ FILES: dict[str, tuple[str, float]] = {
 }
 # the same for networks trained on real photographs
 PHOTO_FILES: dict[str, PhotoFile] = {
-    "pets_encoder_unet": PhotoFile("d1a3fed484cbeaa3a9bee2e751dc2de2c595ef74df997fbcb1a1a16693f1baeb", 1.05, "402 photographs of the Oxford-IIIT Pets", "CC BY-SA 4.0", "CC-BY-SA-4.0"),
+    "pets_encoder_unet": PhotoFile(
+        "d1a3fed484cbeaa3a9bee2e751dc2de2c595ef74df997fbcb1a1a16693f1baeb",
+        1.05,
+        "402 photographs of the Oxford-IIIT Pets",
+        "CC BY-SA 4.0",
+        "CC-BY-SA-4.0",
+    ),
+    "pets_deeplabv3plus": PhotoFile(
+        "5a349d97d528a3280b161d0996f16f9fda8207dacc5a4929e50f5751f32c958c",
+        0.73,
+        "402 photographs of the Oxford-IIIT Pets",
+        "CC BY-SA 4.0",
+        "CC-BY-SA-4.0",
+    ),
     "aerial_deeplabv3plus": PhotoFile(
         "", 0.73, "36 aerial images of Dubai, by Humans in the Loop", "CC0 1.0", "CC-BY-SA-4.0"
     ),
