@@ -141,10 +141,12 @@ def _on_photos(
 
 # an animal fills much of its photograph: 128 pixels show it, and a view shows most of it
 PET_SETS = partial(photo_sets, stored_side=160, ignored=2, views=Views(96, (0.45, 1.2)))
-AERIAL_SETS = partial(photo_sets, stored_side=320, ignored=None, views=Views(96, (0.5, 1.2), upright=False))
+# houses and roads are a few pixels wide, so aerial images keep their size; their colours tell water from vegetation
+AERIAL_VIEWS = Views(96, (0.5, 1.3), upright=False, colours=0.25, hidden=0.0)
+AERIAL_SETS = partial(photo_sets, stored_side=512, ignored=None, views=AERIAL_VIEWS)
 CAMVID_SETS = partial(camvid_sets, stored_side=320, views=Views(128, (0.5, 1.2), degrees=5))
 on_pets = partial(_on_photos, "pets", PETS, PET_SETS, (128, 64))
-on_aerial = partial(_on_photos, "aerial", AERIAL, AERIAL_SETS, (256, 128))
+on_aerial = partial(_on_photos, "aerial", AERIAL, AERIAL_SETS, (512, 128))
 on_camvid = partial(_on_photos, "camvid", CAMVID_CLASSES, CAMVID_SETS, (320, 320))
 
 RECIPES = (
@@ -152,9 +154,9 @@ RECIPES = (
     on_pets("deeplabv3plus", 1500, 0.75),
     on_pets("fcn8", 1200, 0.75),
     on_pets("unet", 800, 0.75),
-    on_aerial("encoder_unet", 900, 0.45),
-    on_aerial("deeplabv3plus", 900, 0.45),
-    on_aerial("pspnet", 900, 0.45),
+    on_aerial("encoder_unet", 2400, 0.45),
+    on_aerial("deeplabv3plus", 1500, 0.45),
+    on_aerial("pspnet", 1500, 0.45),
     on_camvid("encoder_unet", 900, 0.45),
     on_camvid("deeplabv3plus", 900, 0.45),
     on_camvid("pspnet", 900, 0.45),
