@@ -26,7 +26,7 @@ from segedu.recipes.cell_instances import TARGETS
 from segedu.recipes.evaluation import evaluate_run
 from segedu.recipes.own_images import Preparation, own_sets, split_names
 from segedu.recipes.own_recipe import MostFrequentClass, own_recipe
-from segedu.recipes.photos import NETWORKS
+from segedu.recipes.photo_networks import NETWORKS
 from segedu.recipes.prediction_files import images_in, write_predictions
 from segedu.recipes.run import run_recipe
 from segedu.recipes.starting_weights import Start

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from segedu.cli import app
+from segedu.datasets.data_folder import REAL_DATA
 from segedu.recipes import data as recipe_data
 from segedu.recipes import run as experiment
 from segedu.recipes.baselines import Otsu, Thresholds, WindowForest, gaussian_otsu
@@ -183,6 +184,7 @@ def test_help_of_train_imports_no_recipe() -> None:
 import sys
 from typer.testing import CliRunner
 from segedu.cli import app
+from segedu.datasets.data_folder import REAL_DATA
 outcome = CliRunner().invoke(app, ["train", "unet", "--help"])
 assert outcome.exit_code == 0, outcome.output
 assert not {"torch", "segedu.panoptic", "segedu.promptable"} & set(sys.modules)
@@ -230,7 +232,7 @@ def test_the_encoder_comes_with_its_weights() -> None:
     assert whole["features.1.running_var"].std() > 0  # it has seen images
 
 
-SYNTHETIC = {row.data: row for row in SEMANTIC_ROWS if row.data != "nuclei"}
+SYNTHETIC = {row.data: row for row in SEMANTIC_ROWS if row.data not in ("nuclei", *REAL_DATA)}
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""`{results}` and `{nuclei}`: what the training recipes reach, as tables read from tests/proofs.csv.
+"""`{results}`, `{nuclei}` and `{photographs}`: what the training recipes reach, as tables from tests/proofs.csv.
 
 `{results} mask AP50 on shapes` writes one table only, without a heading.
 
-The rows come from claims named "results: METHOD on DATA: ..." and "nuclei: METHOD, instance accuracy at IoU ...";
-one whose sources have changed since says so.
+The rows come from claims named "results: METHOD on DATA: ...", "nuclei: METHOD, instance accuracy at IoU ..." and
+"photos: METHOD on DATA, mean IoU on ..."; one whose sources have changed since says so.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from segedu.teaching.evidence.proofs import read_claims, read_rows, stale
 ROOT = Path(__file__).resolve().parents[2]
 CLAIM = re.compile(r"results: (?P<method>\S+) on (?P<data>\S+): (?P<metric>[^,]+)")
 NUCLEI = re.compile(r"nuclei: (?P<method>\S+), instance accuracy at IoU (?P<thresholds>[\d., ]+) on")
+PHOTOGRAPHS = re.compile(r"photos: (?P<method>\S+) on (?P<data>\S+), mean IoU on (?P<splits>[\w, ]+); seed 0")
 SEEDS = 3
 OLD = " (before the last change of its code)"
 
@@ -130,6 +131,37 @@ def nuclei_table(root: Path = ROOT) -> str:
     return "\n".join(["| " + " | ".join(head) + " |", "|" + rule, *(f"| {line} |" for line in [*plain, *lines])])
 
 
+def photographs_table(data: str, root: Path = ROOT) -> str:
+    """Mean IoU of each method on the splits of a set of real photographs, the baseline first.
+
+    Args:
+        data: name of the data set.
+        root: of the checkout.
+
+    Raises:
+        ValueError: a row is not what `segedu train` prints, or the baselines differ.
+    """
+    head, plain, lines, changed = [], set(), [], set(stale(root))
+    for name, row in read_rows(root).items():
+        if (found := PHOTOGRAPHS.match(name)) and found["data"] == data:
+            splits = found["splits"].split(", ")
+            cells = [cell.strip() for cell in row.figure.split("│")]
+            baseline, method = cells[: len(splits) + 1], cells[len(splits) + 1 : -1]
+            if method[:1] != [found["method"]] or len(method) != len(splits) + 1:
+                raise ValueError(f"row {name!r} holds {row.figure!r}, expected a score for each of {splits}")
+            steps, parameters, cpu_seconds = cells[-1].split()
+            head = ["", *splits, "parameters", "steps", "CPU-seconds"]
+            plain.add(" | ".join((f"*{baseline[0]}*", *baseline[1:], "", "", "")))
+            label = f"**{method[0]}**" + OLD * (name in changed)
+            lines.append(" | ".join((label, *method[1:], f"{int(parameters):,}", steps, cpu_seconds)))
+    if not lines:
+        return f"No recipe on `{data}` has a measured row so far."
+    if len(plain) > 1:
+        raise ValueError(f"the baseline of {data!r} is not one row: {sorted(plain)}")
+    rule = "---|" + "---:|" * (len(head) - 1)
+    return "\n".join(["| " + " | ".join(head) + " |", "|" + rule, *(f"| {line} |" for line in [*plain, *lines])])
+
+
 def _note_sources(directive: SphinxDirective) -> None:
     for file in ("proofs.csv", "claims.toml"):
         directive.env.note_dependency(str(ROOT / "tests" / file))
@@ -141,6 +173,16 @@ class Nuclei(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         _note_sources(self)
         return self.parse_text_to_nodes(nuclei_table())
+
+
+class Photographs(SphinxDirective):
+    """Writes the table of one set of real photographs where it stands."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        _note_sources(self)
+        return self.parse_text_to_nodes(photographs_table(self.arguments[0]))
 
 
 class Results(SphinxDirective):
@@ -162,3 +204,4 @@ class Results(SphinxDirective):
 def setup(app: Sphinx) -> None:
     app.add_directive("results", Results)
     app.add_directive("nuclei", Nuclei)
+    app.add_directive("photographs", Photographs)

@@ -63,14 +63,20 @@ class Preparation:
 
     def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of the prepared image, for that of the image."""
-        factor = 1.0 if self.longest_side is None else min(1.0, self.longest_side / max(size))
-        return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+        return tuple(size) if self.longest_side is None else reduced_size(size, self.longest_side)
+
+
+def reduced_size(size: tuple[int, int], longest_side: int) -> tuple[int, int]:
+    """(height, width) of an image whose longer side is reduced to `longest_side`, if it is longer."""
+    factor = min(1.0, longest_side / max(size))
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 class StoredPairs(Sequence[Pair]):
     """Prepared images, uint8 (3, h, w), and their targets, uint8 classes or int32 label maps (h, w), in memory.
 
-    Each access returns an image float32 (3, h, w) in [0, 1] and its classes int64 or its label map int32 (h, w).
+    Each access returns an image float32 (3, h, w) in [0, 1] and its classes int64 or its label map int32 (h, w). A
+    slice returns stored pairs.
     """
 
     def __init__(self, images: list[Tensor], targets: list[Tensor]) -> None:
@@ -79,7 +85,9 @@ class StoredPairs(Sequence[Pair]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Pair:
+    def __getitem__(self, index: int | slice) -> Pair | StoredPairs:
+        if isinstance(index, slice):
+            return StoredPairs(self.images[index], self.targets[index])
         target = self.targets[index]
         return self.images[index].float() / 255, target.long() if target.dtype == torch.uint8 else target
 
@@ -92,18 +100,25 @@ class Windows(Pairs):
 
 
 def own_sets(
-    seed: int, root: Path | None, *, preparation: Preparation, change: Any, train_images: int | None = None
+    seed: int,
+    root: Path | None,
+    *,
+    preparation: Preparation,
+    change: Any,
+    train_images: int | None = None,
+    held_out: Preparation | None = None,
 ) -> Sets:
     """Read all images of a folder: those of the split train to train on, and those of every other split apart.
 
-    `train_images` is as in `own_recipe`.
+    `train_images` is as in `own_recipe`. `held_out` is the preparation of the other splits; None for the same.
     """
     folder = SegmentationFolder(root)
     splits = split_names(folder)
     splits["train"] = np.random.default_rng(0).permutation(sorted(splits["train"])).tolist()[:train_images]
     total = sum(len(names) for names in splits.values())
     with tqdm(total=total, desc="read images", unit="image", leave=False) as bar:
-        pairs = {name: _read_pairs(folder, names, preparation, bar) for name, names in splits.items()}
+        ways = {name: preparation if name == "train" else held_out or preparation for name in splits}
+        pairs = {name: read_pairs(folder, names, ways[name], bar) for name, names in splits.items()}
     train = Windows(pairs.pop("train"), change, preparation)
     if preparation.kind == MASKS:
         _check_several_classes(folder.root, train.pairs)
@@ -179,7 +194,8 @@ def split_note(root: Path) -> str:
     )
 
 
-def _read_pairs(folder: SegmentationFolder, names: list[str], preparation: Preparation, bar: tqdm) -> StoredPairs:
+def read_pairs(folder: SegmentationFolder, names: list[str], preparation: Preparation, bar: tqdm) -> StoredPairs:
+    """Read and prepare the images of these names, and their ground truth; `bar` advances with every image."""
     images, targets = [], []
     for name in names:
         try:

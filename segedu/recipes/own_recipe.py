@@ -1,6 +1,6 @@
 """The recipe that a folder of your own images makes of a method.
 
-A folder of masks (classes) trains the networks of `segedu.recipes.photos`, a folder of label maps those of
+A folder of masks (classes) trains the networks of `segedu.recipes.photo_networks`, a folder of label maps those of
 `segedu.recipes.cell_instances`, and a folder of boxes those of `segedu.recipes.own_detectors`.
 """
 
@@ -25,7 +25,7 @@ from segedu.recipes.loss import PixelsAndOverlap
 from segedu.recipes.own_changes import LIGHT, change_for
 from segedu.recipes.own_detectors import box_recipe, own_box_recipe
 from segedu.recipes.own_images import OWN, Preparation, open_folder, own_sets, read_pair, split_names
-from segedu.recipes.photos import NETWORKS, build_for_photos
+from segedu.recipes.photo_networks import NETWORKS, build_for_photos
 from segedu.recipes.recipe import Recipe, load_recipe
 from segedu.recipes.run_validation import VAL
 from segedu.recipes.task import SEMANTIC
@@ -70,7 +70,7 @@ def own_recipe(
     """The recipe of a method on a folder of your own.
 
     Args:
-        method: a network of `segedu.recipes.photos` for masks, of `segedu.recipes.cell_instances` for label maps, of
+        method: a network of `segedu.recipes.photo_networks` for masks, of `segedu.recipes.cell_instances` for label maps, of
             `segedu.recipes.own_detectors` for boxes.
         root: the folder.
         window: side of the training windows in pixels. Default: 160 for masks, 128 for label maps, 256 for boxes.

@@ -28,6 +28,11 @@ FAMILIES = {
         "fcn32", "fcn16", "fcn8", "segnet", "deconvnet", "unet", "res_unet", "dense_unet", "encoder_unet", "pspnet",
         "deeplabv1", "deeplabv2", "deeplabv3", "deeplabv3plus",
     )},
+    "photos": {
+        "pets": ("encoder_unet", "deeplabv3plus", "fcn8", "unet"),
+        "aerial": ("encoder_unet", "deeplabv3plus", "pspnet"),
+        "camvid": ("encoder_unet", "deeplabv3plus", "pspnet"),
+    },
     "volumes": {"prostate": ("unet",), "volume": ("unet3d", "nnunet")},
     "cell_instances": {
         "cells": ("signed_distance", "stardist", "cellpose", "spatial_embedding"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from segedu.recipes.reduced_network import Reduced
 from segedu.training import load_checkpoint
 from segedu.training.best_weights import best_weights
 from segedu.weights import load
@@ -30,7 +31,7 @@ class Start:
 
     def apply(self, model: nn.Module) -> dict[str, Any]:
         """Copy the weights that fit into `model` and freeze its parts; returns a description of plain values."""
-        state = read_weights(self.weights) if self.weights else {}
+        state = names_as_in(model, read_weights(self.weights)) if self.weights else {}
         copied = copy_matching(model, state, self.weights) if self.weights else []
         for part in self.frozen:
             freeze(model, part)
@@ -58,6 +59,17 @@ def read_weights(source: str) -> dict[str, Tensor]:
         f"the weights are {source!r}, expected the folder of a run of segedu train or a name such as "
         f"{', '.join(list(WEIGHTS)[:3])} (segedu.weights.catalogue lists {len(WEIGHTS)})"
     )
+
+
+def names_as_in(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with the names of a model: `Reduced` keeps the layers of its network under `network`."""
+    prefix = "network."
+    are_reduced = all(name.startswith(prefix) for name in state)
+    if are_reduced and not isinstance(model, Reduced):
+        return {name.removeprefix(prefix): value for name, value in state.items()}
+    if isinstance(model, Reduced) and not are_reduced:
+        return {prefix + name: value for name, value in state.items()}
+    return state
 
 
 def copy_matching(model: nn.Module, state: dict[str, Tensor], source: str) -> list[str]:

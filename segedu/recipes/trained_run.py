@@ -22,6 +22,7 @@ from segedu.recipes.own_boxes import rescaled
 from segedu.recipes.own_images import OWN, Preparation
 from segedu.recipes.own_recipe import recipe_for
 from segedu.recipes.recipe import NAMES, Recipe, load_recipe
+from segedu.recipes.reduced_network import Reduced
 from segedu.recipes.run_plan import network_digest
 from segedu.recipes.task import DETECTION, INSTANCES, SEMANTIC
 from segedu.semantic.unet import predict_tiles
@@ -86,7 +87,7 @@ class TrainedRun:
 
     def _logits(self, image: Tensor) -> Tensor:
         image = image.to(device_of(self.model))
-        if max(image.shape[-2:]) <= TILE:
+        if max(image.shape[-2:]) <= TILE or isinstance(self.model, Reduced):  # which reduces large images itself
             return self.model(image[None])[0]
         return predict_tiles(self.model, image, tile_size=TILE, stride=TILE - 2 * MARGIN, margin=MARGIN)
 

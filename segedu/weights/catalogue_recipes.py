@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import NamedTuple
+
 from segedu.weights.catalogue_row import Weights
+
+
+class PhotoFile(NamedTuple):
+    """A file of a network that was trained on real photographs."""
+
+    sha256: str
+    mebibytes: float
+    images: str
+    licence_of_the_images: str
+    licence: str  # of the weights
+
 
 # data set and method -> SHA-256 of the file, its size in MiB
 FILES: dict[str, tuple[str, float]] = {
@@ -29,6 +43,26 @@ FILES: dict[str, tuple[str, float]] = {
     "volume_unet3d": ("24703ea51121a87626b0238477af5dc0e76b4cb21d75beb0b91f96955aa2bb1b", 0.79),
     "volume_nnunet": ("470ee138573ac7497a221856aa85c02f4857201fd7c17db6eb2410fdbfcb8516", 0.65),
 }
+# the same for networks trained on real photographs
+PHOTO_FILES: dict[str, PhotoFile] = {
+    "pets_encoder_unet": PhotoFile(
+        "d1a3fed484cbeaa3a9bee2e751dc2de2c595ef74df997fbcb1a1a16693f1baeb",
+        1.05,
+        "402 photographs of the Oxford-IIIT Pets",
+        "CC BY-SA 4.0",
+        "CC-BY-SA-4.0",
+    ),
+    "pets_deeplabv3plus": PhotoFile(
+        "5a349d97d528a3280b161d0996f16f9fda8207dacc5a4929e50f5751f32c958c",
+        0.73,
+        "402 photographs of the Oxford-IIIT Pets",
+        "CC BY-SA 4.0",
+        "CC-BY-SA-4.0",
+    ),
+    "aerial_deeplabv3plus": PhotoFile(
+        "", 0.73, "36 aerial images of Dubai, by Humans in the Loop", "CC0 1.0", "CC-BY-SA-4.0"
+    ),
+}
 
 
 def _of_a_recipe(name: str, sha256: str, mebibytes: float) -> Weights:
@@ -38,4 +72,10 @@ def _of_a_recipe(name: str, sha256: str, mebibytes: float) -> Weights:
     return Weights(builder, file, sha256, mebibytes, "MIT", scenes, options, normalizes=True)
 
 
+def _of_photographs(name: str, file: PhotoFile) -> Weights:
+    row = _of_a_recipe(name, file.sha256, file.mebibytes)
+    return replace(row, licence=file.licence, trained_on=file.images)
+
+
 RECIPES = {name: _of_a_recipe(name, *values) for name, values in FILES.items()}
+RECIPES |= {name: _of_photographs(name, file) for name, file in PHOTO_FILES.items()}

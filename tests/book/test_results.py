@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "jupyter-book-config"))
-from segedu_site.results import markdown, nuclei_table, one_table, read_results, read_unmeasured  # noqa: E402
+from segedu_site.results import markdown, nuclei_table, one_table, photographs_table, read_results, read_unmeasured  # noqa: E402
 
 from segedu.recipes.run_table import print_seeds  # noqa: E402
 
@@ -124,6 +124,60 @@ def test_real_nuclei_have_a_column_for_each_threshold(tmp_path: Path) -> None:
 def test_damaged_rows_of_nuclei_are_refused(tmp_path: Path, two: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         nuclei_table(nuclei(tmp_path, one="Otsu + water 0.6 0.1; one 0.8 0.3 20 35.2", two=two))
+
+
+def photographs(folder: Path, **figures: str) -> Path:
+    """A checkout with a measured row for each method."""
+    nuclei(folder, **figures)
+    for file in ("claims.toml", "proofs.csv"):
+        path = folder / "tests" / file
+        text = path.read_text()
+        for method in figures:
+            text = text.replace(NUCLEI.format(method), f"photos: {method} on pets, mean IoU on val, test; seed 0")
+        path.write_text(text)
+    return folder
+
+
+def test_photographs_have_a_column_for_each_split(tmp_path: Path) -> None:
+    forest = "Forest on windows │ 0.5 │ 0.4 │"
+    folder = photographs(
+        tmp_path, one=f"{forest} one      │ 0.8 │ 0.7 │ 20 1234 35.2", two=f"{forest} two │ 0.7 │ 0.6 │ 9 56 1.5"
+    )
+    assert photographs_table("pets", folder).splitlines() == [
+        "|  | val | test | parameters | steps | CPU-seconds |",
+        "|---|---:|---:|---:|---:|---:|",
+        "| *Forest on windows* | 0.5 | 0.4 |  |  |  |",
+        "| **one** (before the last change of its code) | 0.8 | 0.7 | 1,234 | 20 | 35.2 |",
+        "| **two** (before the last change of its code) | 0.7 | 0.6 | 56 | 9 | 1.5 |",
+    ]
+    assert photographs_table("aerial", folder) == "No recipe on `aerial` has a measured row so far."
+
+
+@pytest.mark.parametrize(
+    ("two", "message"),
+    [
+        ("Forest on windows │ 0.5 │ 0.4 │ two │ 0.7 │ 9 56 1.5", "a score for each"),
+        ("Forest on windows │ 0.5 │ 0.3 │ two │ 0.7 │ 0.6 │ 9 56 1.5", "one row"),
+    ],
+)
+def test_damaged_rows_of_photographs_are_refused(tmp_path: Path, two: str, message: str) -> None:
+    one = "Forest on windows │ 0.5 │ 0.4 │ one │ 0.8 │ 0.7 │ 20 1234 35.2"
+    with pytest.raises(ValueError, match=message):
+        photographs_table("pets", photographs(tmp_path, one=one, two=two))
+
+
+def test_what_the_command_prints_about_photographs_fits_the_claims() -> None:
+    """The figure of every claim on photographs, from a table as `segedu train` prints it."""
+    claims = [c for c in tomllib.loads((ROOT / "tests" / "claims.toml").read_text())["claim"] if "photos:" in c["name"]]
+    assert len(claims) == 10
+    for claim in claims:
+        method = claim["command"].split()[2]
+        printed = (
+            f"│ Forest on 5x5 windows, longest side 64 │ 0.5000 │\n│ {method}   │ 0.8000 │\n└──┘\n"
+            "target 0.75; seed 0, 20 steps, 1234 parameters on cpu: 35.2 CPU-seconds of training, 40 in all"
+        )
+        groups = re.search(claim["figure"], printed, re.M).groups()
+        assert groups == (printed.splitlines()[0][2:], printed.splitlines()[1][2:], "20", "1234", "35.2")
 
 
 def test_every_recipe_is_claimed() -> None:
