@@ -70,8 +70,8 @@ def own_recipe(
     """The recipe of a method on a folder of your own.
 
     Args:
-        method: a network of `segedu.recipes.photo_networks` for masks, of `segedu.recipes.cell_instances` for label maps, of
-            `segedu.recipes.own_detectors` for boxes.
+        method: a network of `segedu.recipes.photo_networks` for masks, of `cell_instances` for label maps, of
+            `own_detectors` for boxes.
         root: the folder.
         window: side of the training windows in pixels. Default: 160 for masks, 128 for label maps, 256 for boxes.
         longest_side: images with a longer side are reduced. Default: 512 for masks and boxes, no limit for label maps;
