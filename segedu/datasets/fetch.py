@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from segedu.datasets.data_folder import data_folder, fetched_folder
 from segedu.datasets.download import PART, check_space, delete_old_parts, download
 from segedu.datasets.real_data import RealData, RemoteFile, find_data, size_text
-from segedu.datasets.unpack import commit_of, unpack
+from segedu.datasets.unpack import commit_of, is_archive, unpack
 
 _MANY = 10  # more files than this share one progress bar
 
@@ -123,6 +123,8 @@ def _difference(path: Path, file: RemoteFile) -> str:
     actual = pooch.file_hash(str(path), alg=algorithm) if algorithm else ""
     if actual != digest:
         return f"{algorithm} {actual}, expected {digest}"
+    if file.is_archive and not is_archive(path):
+        return "it is neither a zip file nor a tar file"
     if file.commit and (commit := commit_of(path)) != file.commit:
         return f"commit {commit or 'unknown'}, expected {file.commit}"
     return ""

@@ -38,9 +38,9 @@ def unpack(archive: Path, folder: Path, only: str = "", *, progress: bool = True
         ValueError: the archive is damaged, is neither zip nor tar, or has a member that is not safe.
         OSError: the disk is too small.
     """
-    is_tar = tarfile.is_tarfile(archive)  # first, because a tar file that ends with a zip file looks like a zip file
-    if not is_tar and not zipfile.is_zipfile(archive):
+    if not is_archive(archive):
         raise ValueError(f"{archive} is neither a zip file nor a tar file")
+    is_tar = tarfile.is_tarfile(archive)  # first, because a tar file that ends with a zip file looks like a zip file
     try:
         with tqdm(desc=f"unpack {archive.name}", unit=" files", disable=not progress) as bar:
             for name, size, content in (_tar_members if is_tar else _zip_members)(archive, only):
@@ -52,6 +52,11 @@ def unpack(archive: Path, folder: Path, only: str = "", *, progress: bool = True
                 bar.update()
     except _DAMAGED as error:
         raise ValueError(f"{archive} is damaged ({error})") from None
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a zip or tar file, as far as its beginning and its end show."""
+    return tarfile.is_tarfile(path) or zipfile.is_zipfile(path)
 
 
 def commit_of(archive: Path) -> str:

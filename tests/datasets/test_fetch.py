@@ -189,10 +189,8 @@ def test_cache_that_cannot_be_written(people: type[Server], tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"<html>Please log in</html>", "is neither a zip file nor a tar file"),
         (zip_bytes({"../../evil": b"x"}), "'../../evil', whose path leads out of the folder"),
         (zip_bytes({"other/x": b"x"}), "expected the folder PennFudanPed"),
-        (MAKERS["pennfudan"]()[0]["PennFudanPed.zip"][:9000], "is neither a zip file nor a tar file"),
     ],
 )
 def test_archive_that_cannot_be_used(
@@ -202,6 +200,18 @@ def test_archive_that_cannot_be_used(
     server.files["/PennFudanPed.zip"] = content
     refused(f"cannot be used: .*{words}")
     assert not list(tmp_path.rglob("evil"))
+
+
+@pytest.mark.parametrize(
+    "content", [b"<html>Please log in</html>", MAKERS["pennfudan"]()[0]["PennFudanPed.zip"][:9000]]
+)
+def test_page_instead_of_an_archive(server: type[Server], monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """It is not kept, so that the next call downloads again, although no hash is known."""
+    publish(server, monkeypatch, "pennfudan")
+    server.files["/PennFudanPed.zip"] = content
+    refused("PennFudanPed.zip is not the published file .it is neither a zip file nor a tar file.; it was deleted")
+    publish(server, monkeypatch, "pennfudan")
+    assert fetch("pennfudan", progress=False).is_dir()
 
 
 def test_unreadable_image(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
