@@ -97,7 +97,7 @@ def _regions(axis: plt.Axes, scene: dict, labels: np.ndarray, names: dict[int, s
         picture[scene["semantic"].numpy() == VOID] = 0
     axis.imshow(picture, interpolation="nearest")
     for label, row, column in _label_positions(labels, 3):
-        axis.text(column, row, names[label], color="white", fontsize=7.5, ha="center", va="center", bbox=_BADGE)
+        axis.text(column, row, names[label], color="white", fontsize=7, ha="center", va="center", bbox=_BADGE)
 
 
 def _boxes(axis: plt.Axes, scene: dict, categories: Categories) -> None:
@@ -108,8 +108,7 @@ def _boxes(axis: plt.Axes, scene: dict, categories: Categories) -> None:
         axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec="black", lw=2.6))
         axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec=colours[label], lw=1.4))
         if min(x2 - x1, y2 - y1) >= 8:
-            name = f"{categories.names[label]} {i + 1}"
-            axis.text(x1, y1, name, color="white", fontsize=7.5, va="bottom", bbox=_BADGE)
+            axis.text(x1, y1, f"{categories.names[label]} {i + 1}", color="white", fontsize=7, va="bottom", bbox=_BADGE)
 
 
 def _instance_names(scene: dict, categories: Categories) -> dict[int, str]:
