@@ -1,4 +1,4 @@
-"""The networks of two recipes on real photographs, stored for the pages and as a start for other trainings.
+"""Networks of recipes on real photographs, stored for the pages and as a start for other trainings.
 
 The command in the log trains the network; `python -m segedu.weights.own.photo_recipes pets_encoder_unet RUN`, with the
 folder of that run, then makes pets_encoder_unet.safetensors and its log, pets_encoder_unet.json. The log has the
