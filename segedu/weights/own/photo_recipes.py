@@ -1,4 +1,4 @@
-"""The networks of two recipes on real photographs, stored for the pages and as a start for other trainings.
+"""Networks of recipes on real photographs, stored for the pages and as a start for other trainings.
 
 The command in the log trains the network; `python -m segedu.weights.own.photo_recipes pets_encoder_unet RUN`, with the
 folder of that run, then makes pets_encoder_unet.safetensors and its log, pets_encoder_unet.json. The log has the
@@ -22,8 +22,8 @@ from segedu.weights.catalogue_recipes import PHOTO_FILES
 FOLDER = Path(__file__).parent
 OPTIONS = "--accelerator cpu --precision bf16-mixed"
 SPLITS = {
-    "pets": "402 photographs of the split train; the splits val, test and test_other_breeds were only measured",
-    "aerial": "36 images of the split train (tiles 4, 5, 7, 8); val, test and test_shift were only measured",
+    "pets": "402 photographs of the split train; the network saw none of val, test and test_other_breeds",
+    "aerial": "36 images of the split train (tiles 4, 5, 7, 8); the network saw none of val, test and test_shift",
 }
 
 
