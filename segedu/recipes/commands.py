@@ -88,7 +88,7 @@ def _find_recipe(method: str, data: str, **own: int | None) -> tuple[Recipe, Pat
     from segedu.recipes.recipe import NAMES, find_recipe
 
     folder = Path(data)
-    if (method, data) not in NAMES and folder.is_dir() and not (folder / "index.csv").is_file():
+    if (method, data) not in NAMES and folder.is_dir():
         from segedu.recipes.own_images import split_note
         from segedu.recipes.own_recipe import own_recipe
 

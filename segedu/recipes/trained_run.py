@@ -18,7 +18,7 @@ from segedu.datasets.folder import LABELS, MASKS
 from segedu.recipes.data import normalize_exposure
 from segedu.recipes.own_images import Preparation, resize
 from segedu.recipes.own_recipe import OWN, recipe_for
-from segedu.recipes.recipe import NAMES, Recipe, load_recipe
+from segedu.recipes.recipe import FAMILIES, NAMES, Recipe, load_recipe
 from segedu.recipes.run_plan import network_digest
 from segedu.recipes.task import INSTANCES, SEMANTIC
 from segedu.semantic.unet import predict_tiles
@@ -73,7 +73,7 @@ class TrainedRun:
     def _prepared(self, image: Tensor) -> Tensor:
         if self.preparation is not None:
             return self.preparation(image)
-        return normalize_exposure(image) if self.recipe.data == "nuclei" else image
+        return normalize_exposure(image) if self.recipe.data in FAMILIES["microscopes"] else image
 
     def _logits(self, image: Tensor) -> Tensor:
         image = image.to(device_of(self.model))
