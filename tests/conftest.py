@@ -24,7 +24,7 @@ def shared_data() -> Path:
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("SEGEDU_DATA") or beside)
     if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}; set SEGEDU_DATA to the folder that holds nuclei/ and others")
+        pytest.skip(f"no real data at {folder}; set SEGEDU_DATA to the folder that holds nuclei_grouped/ and others")
     return folder
 
 

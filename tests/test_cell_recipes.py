@@ -1,4 +1,4 @@
-"""Recipes of methods that find objects: targets made behind the crop, objects counted, a plain baseline beside."""
+"""Recipes of methods that find objects: targets computed after the crop, objects counted, a plain baseline beside."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from torch import Tensor
 from segedu.instance import signed_distance
 from segedu.recipes.baselines import OtsuWatershed
 from segedu.recipes.cell_instances import RECIPES, _without_rims
-from segedu.recipes.cells import Objects, boxes_and_masks, cells_instance_sets, nuclei_instance_sets
+from segedu.recipes.cells import Objects, boxes_and_masks, cells_instance_sets
 from segedu.recipes.data import Sets, flip
+from segedu.recipes.microscopes import RECIPES as MICROSCOPES
 from segedu.recipes.run import predictor, run_recipe
 from segedu.recipes.run_table import higher_iou_scores, summary
 from segedu.recipes.task import INSTANCES, measure_instances
@@ -24,6 +25,9 @@ from segedu.semantic.unet import UNet
 from segedu.training import shuffled_loader
 
 SMALL = next(recipe for recipe in RECIPES if (recipe.method, recipe.data) == ("signed_distance", "cells"))
+
+
+ON_REAL_IMAGES = [recipe for recipe in MICROSCOPES if recipe.task is INSTANCES]
 
 
 def blobs(*places: tuple[int, int], size: int = 40, radius: float = 5.5) -> tuple[Tensor, Tensor]:
@@ -35,9 +39,9 @@ def blobs(*places: tuple[int, int], size: int = 40, radius: float = 5.5) -> tupl
     return (label_map > 0).float().expand(3, -1, -1).contiguous(), label_map
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: f"{recipe.method} {recipe.data}")
+@pytest.mark.parametrize("recipe", [*RECIPES, *ON_REAL_IMAGES], ids=lambda recipe: f"{recipe.method} {recipe.data}")
 def test_every_row_takes_a_step_and_gives_label_maps(recipe) -> None:
-    """The rows on real nuclei too, here on drawn cells."""
+    """The rows on real images too, here on synthetic cells."""
     assert recipe.task is INSTANCES and recipe.baseline is OtsuWatershed
     torch.manual_seed(0)
     targets_of = recipe.sets.keywords["dataset"].keywords["targets"]
@@ -150,11 +154,8 @@ def test_a_run_counts_objects_and_goes_on_where_it_stopped(tmp_path: Path) -> No
     assert again["rows"] == result["rows"]
     header, lines = summary(result)
     assert header == ["method", "val", "val round", "val none"] and lines[1][0] == "signed_distance"
-    line = higher_iou_scores(result)  # of the first group: the only disc is found, by both
-    assert line.startswith(f"val round at IoU 0.5, 0.6, 0.7, 0.8, 0.9: {OtsuWatershed.name} 1.000 ")
-    assert re.search(r"; signed_distance 1\.000( [01]\.000){4}$", line)
-
-
-def test_nuclei_need_their_folder() -> None:
-    with pytest.raises(ValueError, match="data is nuclei, expected --data PATH"):
-        nuclei_instance_sets(signed_distance.signed_distance_targets)(0, None)
+    line = higher_iou_scores(result)  # both find the only disc, and nothing in the empty image
+    assert line.startswith(f"val at IoU 0.5, 0.6, 0.7, 0.8, 0.9: {OtsuWatershed.name} 1.000 ")
+    assert re.search(
+        r"; signed_distance 1\.000( [01]\.\d{3}){4}; pooled 1\.000 1\.000; round 1\.000 1\.000; none", line
+    )

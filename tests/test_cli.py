@@ -17,6 +17,7 @@ from segedu import cli
 from segedu.cli import app
 from segedu.recipes import run as experiment
 from segedu.weights.catalogue import WEIGHTS
+from segedu.weights.own.microscopes import NETWORKS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,7 +38,10 @@ def said(*words: str) -> str:
         ("maskformer", "Official weights are in segedu.weights.load('maskformer_resnet50_ade20k' or"),
         ("mobile_sam", "segedu.weights.load('mobile_sam')"),
         ("pspnet", "There is a recipe for street: segedu train pspnet --data street."),
-        ("stardist", "There is a recipe for cells and nuclei: segedu train stardist --data cells."),
+        (
+            "stardist",
+            "There is a recipe for cells and nuclei_grouped and phase_cells: segedu train stardist --data cells.",
+        ),
         ("denoiseg", "segedu/instance/denoiseg.py exists, but no recipe trains it."),
         ("u-net", "Did you mean unet?"),
         ("../secret", "no recipe trains '../secret' on 'shapes'. Expected one of: unet on shapes"),
@@ -51,7 +55,8 @@ def test_a_method_without_that_recipe(method: str, words: str) -> None:
 @pytest.mark.parametrize("name", [name for name, weights in WEIGHTS.items() if weights.url == weights.file_name])
 def test_every_method_with_small_weights_of_ours_is_led_somewhere(name: str) -> None:
     """To the weights, or to a recipe where the method has one."""
-    text = said("train", name.partition("_")[2], "--data", "nothing")
+    method = NETWORKS[name][0] if name in NETWORKS else name.partition("_")[2]
+    text = said("train", method, "--data", "nothing")
     assert f'load("{name}")' in text or "There is a recipe for" in text or name in ("street_vgg", "scenes_vit")
 
 
@@ -85,12 +90,12 @@ def one_sentence(*words: str) -> str:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three images of 130 x 100 pixels, each with one nucleus, one in each split."""
-    root = tmp_path / "nuclei"
+    root = tmp_path / "nuclei_grouped"
     for place in ("images", "labels"):
         (root / place).mkdir(parents=True)
-    splits = ("train", "val", "test")
-    (root / "index.csv").write_text("file,split,domain\n" + "".join(f"{s},{s},fluorescence\n" for s in splits))
-    for split in splits:
+    (root / "splits").mkdir()
+    for split in ("train", "val", "test"):
+        (root / "splits" / f"{split}.txt").write_text(f"{split}\n")
         pixels = np.zeros((130, 100), np.uint8)
         pixels[30:60, 30:60] = 1
         Image.fromarray(200 * pixels).save(root / "images" / f"{split}.png")
@@ -125,24 +130,25 @@ def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("method", ["unet", "stardist"])
-def test_wrong_files_of_train(folder: Path, tmp_path: Path, method: str) -> None:
-    def train() -> str:
-        return one_sentence(
-            "train", method, "--data", str(folder), "--out", str(tmp_path / "out"), "--accelerator", "cpu"
-        )
+def test_wrong_files_of_train(folder: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of a real data set, found in SEGEDU_DATA."""
+    monkeypatch.setenv("SEGEDU_DATA", str(tmp_path))
 
-    assert "images/train has 130 x 100 pixels, expected at least 128 x 128" in train()
-    index = (folder / "index.csv").read_text()
-    (folder / "index.csv").write_text(index.replace("val,val", "val,vla"))
-    assert "index.csv assigns val to the split 'vla', expected one of train, val, test" in train()
-    (folder / "index.csv").write_text(index.replace("val,val", "val,train"))
-    assert "split is 'val', expected one of" in train()
-    (folder / "index.csv").write_text(index)
+    def train() -> str:
+        outcome = invoke("train", method, "--data", "nuclei_grouped", "--out", str(tmp_path / "out"))
+        assert outcome.exit_code in (1, 2) and "Traceback" not in outcome.stderr
+        return outcome.stderr.splitlines()[-1]  # after the progress bar
+
+    (folder / "splits" / "val.txt").write_text("vla\n")
+    assert "vla" in train()
+    (folder / "splits" / "val.txt").write_text("val\n")
     (folder / "labels" / "val.png").unlink()
-    assert "labels/val.png is missing" in train()
+    assert "images/val.png has no ground truth, expected" in train()
     (folder / "labels" / "val.png").write_bytes(b"")
     assert "labels/val.png is not a readable image" in train()
     assert not (tmp_path / "out").exists()
+    monkeypatch.delenv("SEGEDU_DATA")
+    assert "expected the path of a folder that contains the folder 'nuclei_grouped'" in train()
 
 
 def test_a_damaged_checkpoint(tmp_path: Path) -> None:

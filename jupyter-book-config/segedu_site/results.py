@@ -1,8 +1,10 @@
-"""`{results}`, `{nuclei}` and `{photographs}`: what the training recipes reach, as tables from tests/proofs.csv.
+"""`{results}`, `{microscopes}` and `{photographs}`: what the training recipes reach, as tables from tests/proofs.csv.
 
-`{results} mask AP50 on shapes` writes one table only, without a heading.
+`{results} mask AP50 on shapes` writes one table only, without a heading. `{microscopes} nuclei_grouped` writes the
+accuracies on real microscope images at rising thresholds of IoU, and `{microscopes} nuclei_grouped by kind` those on
+each kind of image.
 
-The rows come from claims named "results: METHOD on DATA: ...", "nuclei: METHOD, instance accuracy at IoU ..." and
+The rows come from claims named "results: METHOD on DATA: ...", "DATA: METHOD, instance accuracy at IoU ..." and
 "photos: METHOD on DATA, mean IoU on ..."; one whose sources have changed since says so.
 """
 
@@ -20,8 +22,9 @@ from segedu.teaching.evidence.proofs import read_claims, read_rows, stale
 
 ROOT = Path(__file__).resolve().parents[2]
 CLAIM = re.compile(r"results: (?P<method>\S+) on (?P<data>\S+): (?P<metric>[^,]+)")
-NUCLEI = re.compile(r"nuclei: (?P<method>\S+), instance accuracy at IoU (?P<thresholds>[\d., ]+) on")
 PHOTOGRAPHS = re.compile(r"photos: (?P<method>\S+) on (?P<data>\S+), mean IoU on (?P<splits>[\w, ]+); seed 0")
+MICROSCOPES = re.compile(r"(?P<data>\w+): (?P<method>\w+), instance accuracy at IoU (?P<thresholds>[\d., ]+) on")
+BY_KIND = "by kind"
 SEEDS = 3
 OLD = " (before the last change of its code)"
 
@@ -106,29 +109,79 @@ def _table(results: list[Result]) -> list[str]:
     return lines
 
 
-def nuclei_table(root: Path = ROOT) -> str:
-    """Accuracy of each method on real nuclei at rising thresholds of IoU, the baseline first.
+@dataclass(frozen=True)
+class Accuracies:
+    """One row of a method on real microscope images.
+
+    `at_iou` and `plain_at_iou` hold the scores of the method and of the baseline at the thresholds. `pairs` holds the
+    scores of both at IoU 0.5: pooled over the objects of all images, and of each kind of image.
+    """
+
+    method: str
+    baseline: str
+    thresholds: tuple[str, ...]
+    plain_at_iou: tuple[str, ...]
+    at_iou: tuple[str, ...]
+    pairs: dict[str, tuple[str, str]]
+    steps: str
+    cpu_seconds: str
+    old: bool
+
+
+def read_accuracies(data: str, root: Path = ROOT) -> list[Accuracies]:
+    """The measured methods on a data set, in the order of the claims.
 
     Raises:
         ValueError: for a row that is not what `segedu train` prints, or where the baselines differ.
     """
-    head, plain, lines, changed = [], set(), [], set(stale(root))
+    results, changed = [], set(stale(root))
     for name, row in read_rows(root).items():
-        if found := NUCLEI.match(name):
-            thresholds = found["thresholds"].split(", ")
-            baseline, _, ours = row.figure.partition("; ")
-            method, *scores, steps, cpu_seconds = ours.split()
-            count = len(thresholds)
-            words, *its_scores = " ".join(baseline.split()[:-count]), *baseline.split()[-count:]
-            if method != found["method"] or len(scores) != count:
+        found = MICROSCOPES.match(name)
+        if found and found["data"] == data:
+            thresholds = tuple(found["thresholds"].split(", "))
+            *texts, last = row.figure.split("; ")
+            *last, steps, cpu_seconds = last.split()
+            parts = [text.rsplit(maxsplit=len(thresholds)) for text in texts[:2]]
+            of_pairs = [text.split() for text in [*texts[2:], " ".join(last)]]
+            if [len(part) for part in parts] != [len(thresholds) + 1] * 2 or any(len(pair) != 3 for pair in of_pairs):
                 raise ValueError(f"row {name!r} holds {row.figure!r}, expected a score for each of {thresholds}")
-            head = ["", *(f"IoU {threshold}" for threshold in thresholds), "steps", "CPU-seconds"]
-            plain.add(" | ".join((f"*{words}*", *its_scores, "", "")))
-            lines.append(" | ".join((f"**{method}**" + OLD * (name in changed), *scores, steps, cpu_seconds)))
-    if len(plain) > 1:
-        raise ValueError(f"the baseline of the nuclei is not one row: {sorted(plain)}")
-    rule = "---|" + "---:|" * (len(head) - 1)
-    return "\n".join(["| " + " | ".join(head) + " |", "|" + rule, *(f"| {line} |" for line in [*plain, *lines])])
+            (baseline, *plain), (method, *scores) = parts
+            pairs = {kind: (its_plain, its_own) for kind, its_plain, its_own in of_pairs}
+            cost = (steps, cpu_seconds, name in changed)
+            results.append(Accuracies(method, baseline, thresholds, tuple(plain), tuple(scores), pairs, *cost))
+            if method != found["method"]:
+                raise ValueError(f"row {name!r} holds scores of {method!r}, expected {found['method']!r}")
+    of_baseline = {(one.baseline, one.plain_at_iou, *(plain for plain, _ in one.pairs.values())) for one in results}
+    if len(of_baseline) > 1:
+        raise ValueError(f"the baseline on {data} is not one row: {sorted(of_baseline)}")
+    return results
+
+
+def microscopes_table(wanted: str, root: Path = ROOT) -> str:
+    """The table of a data set, the baseline first.
+
+    Args:
+        wanted: name of the data set; followed by "by kind" for the accuracy on each kind of image.
+        root: of the checkout.
+    """
+    data = wanted.removesuffix(BY_KIND).strip()
+    results = read_accuracies(data, root)
+    if not results:
+        return f"No method has been measured on `{data}` so far."
+    first = results[0]
+    if wanted.endswith(BY_KIND):
+        kinds = [kind for kind in first.pairs if kind != "pooled"]
+        head = ["", *(kind.replace("_", " ") for kind in kinds)]
+        plain = [first.pairs[kind][0] for kind in kinds]
+        rows = [[one.pairs[kind][1] for kind in kinds] for one in results]
+    else:
+        head = ["", *(f"IoU {threshold}" for threshold in first.thresholds), "pooled", "steps", "CPU-seconds"]
+        plain = [*first.plain_at_iou, first.pairs["pooled"][0], "", ""]
+        rows = [[*one.at_iou, one.pairs["pooled"][1], one.steps, one.cpu_seconds] for one in results]
+    names = [f"**{one.method}**" + OLD * one.old for one in results]
+    lines = [[f"*{first.baseline}*", *plain], *([name, *row] for name, row in zip(names, rows, strict=True))]
+    rule = "|---|" + "---:|" * (len(head) - 1)
+    return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(line) + " |" for line in lines)])
 
 
 def photographs_table(data: str, root: Path = ROOT) -> str:
@@ -167,12 +220,15 @@ def _note_sources(directive: SphinxDirective) -> None:
         directive.env.note_dependency(str(ROOT / "tests" / file))
 
 
-class Nuclei(SphinxDirective):
-    """Writes the table of the real nuclei where it stands."""
+class Microscopes(SphinxDirective):
+    """Writes a table of real microscope images where it stands."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
         _note_sources(self)
-        return self.parse_text_to_nodes(nuclei_table())
+        return self.parse_text_to_nodes(microscopes_table(self.arguments[0]))
 
 
 class Photographs(SphinxDirective):
@@ -203,5 +259,5 @@ class Results(SphinxDirective):
 
 def setup(app: Sphinx) -> None:
     app.add_directive("results", Results)
-    app.add_directive("nuclei", Nuclei)
+    app.add_directive("microscopes", Microscopes)
     app.add_directive("photographs", Photographs)

@@ -1,8 +1,8 @@
-"""Instance recipes on synthetic cells and real nuclei."""
+"""Instance recipes on synthetic cells, and what those on real microscope images share with them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -19,12 +19,11 @@ from segedu.instance.cellpose import cellpose
 from segedu.layers.proposals import Sampling
 from segedu.ops.masks import label_map_from_masks
 from segedu.recipes.baselines import OtsuWatershed
-from segedu.recipes.cells import CLASSES, RADIUS, Targets, boxes_and_masks, cells_instance_sets, nuclei_instance_sets
+from segedu.recipes.cells import CLASSES, RADIUS, Targets, boxes_and_masks, cells_instance_sets
 from segedu.recipes.recipe import Recipe, quick_layout
-from segedu.recipes.shapes import WithTargets, stack_with_targets
+from segedu.recipes.shapes import WithTargets
 from segedu.recipes.task import INSTANCES
 from segedu.semantic.res_unet import res_unet
-from segedu.semantic.unet import UNet
 
 
 def nuclei_mask_rcnn() -> nn.Module:
@@ -63,13 +62,13 @@ def _without_rims(masks: Tensor, scores: Tensor) -> Tensor:
     return label_map_from_masks(masks[keep], scores[keep])
 
 
-def small_stardist(channels: int) -> nn.Module:
-    """StarDist with batch normalisation, whose distances start at the usual radius of a nucleus.
+def small_stardist(channels: int, radius: float = RADIUS) -> nn.Module:
+    """StarDist with batch normalisation, whose distances start at the usual radius of a nucleus, in pixels.
 
     The authors use neither and train for 40,000 steps. Without both, the network learns no shape in a few hundred.
     """
     model = stardist.StarDist(StarDistUNet(3, channels, batch_norm=True), width=4 * channels)
-    nn.init.constant_(model.dist.bias, RADIUS)
+    nn.init.constant_(model.dist.bias, radius)
     return model
 
 
@@ -98,104 +97,48 @@ TARGETS: dict[str, Targets] = {  # method -> what its network learns to predict,
 }
 
 
-def on_cells(method: str, synthetic: dict[str, Any], real: dict[str, Any], **both: Any) -> Iterator[Recipe]:
-    """The recipes of a method: on synthetic cells, with a narrow network, and on real nuclei, with a wider one.
-
-    Args:
-        method: its name.
-        synthetic: `build`, `steps`, `learning_rate` and `target` on synthetic cells.
-        real: the same on real nuclei.
-        **both: `loss` and `postprocess`.
-    """
-    both |= {"method": method, "task": INSTANCES, "classes": CLASSES, "baseline": OtsuWatershed, "batch_size": 8}
-    both |= {"metric": "instance_accuracy"}
-    targets = TARGETS[method]
-    yield Recipe(data="cells", sets=cells_instance_sets(targets), cpu_minutes=1, gpu_minutes=0.5, **both, **synthetic)
-    yield Recipe(data="nuclei", sets=nuclei_instance_sets(targets), cpu_minutes=60, gpu_minutes=5, **both, **real)
+def on_cells(method: str, **fields: Any) -> Recipe:
+    """The recipe of a method on synthetic cells, with a narrow network. `fields` are those of `Recipe`."""
+    common = {"task": INSTANCES, "classes": CLASSES, "baseline": OtsuWatershed, "batch_size": 8}
+    common |= {"metric": "instance_accuracy", "cpu_minutes": 1, "gpu_minutes": 0.5}
+    return Recipe(method=method, data="cells", sets=cells_instance_sets(TARGETS[method]), **common, **fields)
 
 
 RECIPES = (
-    *on_cells(
+    on_cells(
         "signed_distance",
         loss=signed_distance.signed_distance_loss,
         postprocess=lambda outputs, size: signed_distance.postprocess(outputs),
-        synthetic={
-            # a short training needs batch normalisation, which the plain U-Net does not have
-            "build": lambda: quick_layout(signed_distance.SignedDistance(res_unet(3, 1, [8, 16, 32, 64]))),
-            "steps": 200,
-            "learning_rate": 1e-2,
-            "target": 0.75,
-        },
-        real={
-            "build": lambda: quick_layout(signed_distance.SignedDistance(UNet(3, 1, 16, depth=3, padding=1))),
-            "steps": 2000,
-            "learning_rate": 5e-3,
-            "target": 0.72,
-        },
+        # a short training needs batch normalisation, which the plain U-Net does not have
+        build=lambda: quick_layout(signed_distance.SignedDistance(res_unet(3, 1, [8, 16, 32, 64]))),
+        steps=200,
+        learning_rate=1e-2,
+        target=0.75,
     ),
-    *on_cells(
+    on_cells(
         "stardist",
         loss=stardist.stardist_loss,
         postprocess=stardist.postprocess,
-        synthetic={
-            "build": lambda: quick_layout(small_stardist(8)),
-            "steps": 150,
-            "learning_rate": 1e-2,
-            "target": 0.7,
-        },
-        real={"build": lambda: quick_layout(small_stardist(32)), "steps": 2500, "learning_rate": 3e-3, "target": 0.78},
+        build=lambda: quick_layout(small_stardist(8)),
+        steps=150,
+        learning_rate=1e-2,
+        target=0.7,
     ),
-    *on_cells(
+    on_cells(
         "cellpose",
         loss=cellpose.cellpose_loss,
         postprocess=lambda outputs, size: cellpose.postprocess(outputs),
-        synthetic={
-            "build": lambda: quick_layout(cellpose.Cellpose(3, [8, 16, 32, 64])),
-            "steps": 100,
-            "learning_rate": 1e-2,
-            "target": 0.9,
-        },
-        real={
-            "build": lambda: quick_layout(cellpose.Cellpose(3, [16, 32, 64, 128])),
-            "steps": 2000,
-            "learning_rate": 1e-3,
-            "target": 0.78,
-        },
+        build=lambda: quick_layout(cellpose.Cellpose(3, [8, 16, 32, 64])),
+        steps=100,
+        learning_rate=1e-2,
+        target=0.9,
     ),
-    *on_cells(
+    on_cells(
         "spatial_embedding",
-        synthetic={
-            "build": lambda: quick_layout(embedding_network((12, 24, 48), ((1, 1), (1, 2, 4)), unit=128.0)),
-            **embedding_functions(128.0),
-            "steps": 150,
-            "learning_rate": 1e-2,
-            "target": 0.7,
-        },
-        real={
-            "build": lambda: quick_layout(embedding_network((16, 64, 128), ((1, 1, 1), (2, 4, 8, 2)), unit=64.0)),
-            **embedding_functions(64.0),
-            "steps": 1500,
-            "learning_rate": 3e-3,
-            "target": 0.72,
-        },
-    ),
-    Recipe(
-        method="mask_rcnn",
-        data="nuclei",
-        task=INSTANCES,
-        classes=CLASSES,
-        build=nuclei_mask_rcnn,
-        loss=mask_rcnn.mask_rcnn_loss,
-        postprocess=label_maps_of_mask_rcnn,
-        sets=nuclei_instance_sets(TARGETS["mask_rcnn"]),
-        collate=stack_with_targets,
-        baseline=OtsuWatershed,
-        steps=1600,
-        batch_size=8,
-        learning_rate=3e-3,
-        metric="instance_accuracy",
-        target=0.72,
-        cpu_minutes=60,
-        gpu_minutes=5,
+        **embedding_functions(128.0),
+        build=lambda: quick_layout(embedding_network((12, 24, 48), ((1, 1), (1, 2, 4)), unit=128.0)),
+        steps=150,
+        learning_rate=1e-2,
+        target=0.7,
     ),
 )

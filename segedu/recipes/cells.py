@@ -1,4 +1,4 @@
-"""Synthetic cells and real nuclei for recipes: data for pixels and for instances, and the semantic recipes."""
+"""Synthetic cells for recipes: data for pixels and for instances, and the semantic recipe."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from torch import Tensor
 from segedu.datasets.cells import Cells
 from segedu.ops.masks import boxes_from_masks, masks_from_label_map
 from segedu.recipes.baselines import Otsu
-from segedu.recipes.data import Pair, Pairs, crop_flip_gamma, flip, nuclei_sets, pairs_of, synthetic_sets
+from segedu.recipes.data import Pair, Pairs, crop_flip_gamma, flip, pairs_of, synthetic_sets
 from segedu.recipes.loss import PixelsAndOverlap
 from segedu.recipes.recipe import Recipe
 from segedu.recipes.task import SEMANTIC
-from segedu.semantic.res_unet import res_unet
 from segedu.semantic.unet import UNet
 
 Targets = Callable[[Tensor], dict[str, Tensor]]  # label map (H, W) -> what a network learns to predict
@@ -52,11 +51,6 @@ def cells_instance_sets(targets: Targets) -> partial:
     return partial(synthetic_sets, draw=draw_label_maps, train=64, held_out=32, dataset=windows)
 
 
-def nuclei_instance_sets(targets: Targets) -> partial:
-    """Sets of real nuclei, trained on in windows of 128 x 128."""
-    return partial(nuclei_sets, target="label_map", dataset=partial(Objects, change=crop_flip_gamma, targets=targets))
-
-
 def boxes_and_masks(label_map: Tensor) -> dict[str, Tensor]:
     """The objects of a label map as targets of class 1, without the slivers that a window leaves of an object."""
     masks = masks_from_label_map(label_map)
@@ -64,20 +58,6 @@ def boxes_and_masks(label_map: Tensor) -> dict[str, Tensor]:
     return {"boxes": boxes_from_masks(masks), "labels": torch.ones(len(masks), dtype=torch.int64), "masks": masks}
 
 
-NUCLEI = {
-    "data": "nuclei",
-    "task": SEMANTIC,
-    "classes": CLASSES,
-    "loss": PixelsAndOverlap(),
-    "sets": partial(nuclei_sets, target="semantic", dataset=partial(Pairs, change=crop_flip_gamma)),
-    "baseline": Otsu,
-    "steps": 600,
-    "batch_size": 8,
-    "metric": "foreground_iou",
-    "target": 0.88,
-    "cpu_minutes": 20,
-    "gpu_minutes": 3,
-}
 RECIPES = (
     Recipe(
         method="unet",
@@ -96,6 +76,4 @@ RECIPES = (
         cpu_minutes=2,
         gpu_minutes=0.5,
     ),
-    Recipe(method="unet", build=lambda: UNet(3, 2, base_channels=16, padding=1), learning_rate=2e-3, **NUCLEI),
-    Recipe(method="res_unet", build=lambda: res_unet(3, 2, (16, 32, 64, 128)), learning_rate=8e-3, **NUCLEI),
 )

@@ -128,7 +128,7 @@ def _find_recipe(
     folder = Path(data)
     if (method, data) not in NAMES and data in REAL_DATA and not folder.exists():
         folder = data_folder(data)
-    if (method, data) not in NAMES and folder.is_dir() and not (folder / "index.csv").is_file():
+    if (method, data) not in NAMES and folder.is_dir():
         from segedu.recipes.own_images import split_note
         from segedu.recipes.own_recipe import own_recipe, validations_of
 

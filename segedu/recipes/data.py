@@ -1,4 +1,4 @@
-"""What recipes train on and are measured on: synthetic scenes, or the folder of nuclei, and random changes of both.
+"""What recipes train on and are measured on: synthetic scenes or images of a folder, and random changes of both.
 
 Synthetic scenes are drawn from the seed of a run: training scenes with twice the seed, held-out scenes with
 twice the seed plus 1. So no two sets of scenes have a seed in common.
@@ -24,11 +24,10 @@ from tqdm.auto import tqdm
 
 from segedu.datasets.download import cache_folder
 from segedu.datasets.files import atomic_path
-from segedu.datasets.nuclei import Nuclei
 from segedu.datasets.street import STREET_VERSION, draw_street
 
 COLOURS = v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.04)
-WINDOW = 128  # pixels: the side of the windows of a nuclei image
+WINDOW = 128  # pixels: the side of the windows of a microscope image
 Pair = tuple[Tensor, Tensor]  # image (C, ...) and its classes or label map (...)
 
 
@@ -118,44 +117,7 @@ def draw_streets(number: int, seed: int) -> tuple[Tensor, Tensor]:
     return images, torch.stack([scene["semantic"].to(torch.uint8) for scene in scenes])
 
 
-# --- nuclei -------------------------------------------------------------------------------------------------------
-
-
-def nuclei_sets(seed: int, folder: Path | None, *, target: str, dataset: Callable[[list[Pair]], Dataset]) -> Sets:
-    """The splits of the folder's index.csv, which probably have near-duplicates of each other's images.
-
-    `target` is the key of a sample's ground truth, and `dataset` makes the training set.
-    """
-    train, held_out = nuclei_images(folder)
-    pairs = {
-        split: {domain: pairs_of(images, target, normalize_exposure) for domain, images in groups.items()}
-        for split, groups in held_out
-    }
-    return Sets(dataset(checked_windows(train, pairs_of(train, target, normalize_exposure))), pairs)
-
-
-def nuclei_images(folder: Path | None) -> tuple[Nuclei, list[tuple[str, dict[str, Nuclei]]]]:
-    """All training images of a folder, and for each held-out split its images by domain."""
-    if folder is None:
-        raise ValueError("data is nuclei, expected --data PATH with the folder that contains index.csv")
-    held_out = []
-    for split in ("val", "test"):
-        domains = sorted({row["domain"] for row in Nuclei(folder, split).rows})
-        held_out.append((split, {domain: Nuclei(folder, split, domain) for domain in domains}))
-    return Nuclei(folder, "train"), held_out
-
-
-def checked_windows(images: Nuclei, pairs: list[Pair], size: int = WINDOW) -> list[Pair]:
-    """Return the pairs, or name the file of the first one that is smaller than a window."""
-    for row, (image, _) in zip(images.rows, pairs, strict=True):
-        height, width = image.shape[-2:]
-        if min(height, width) < size:
-            file = images.root / "images" / row["file"]
-            raise ValueError(
-                f"{file} has {height} x {width} pixels, expected at least {size} x {size}: "
-                f"training takes windows of that size"
-            )
-    return pairs
+# --- microscope images ----------------------------------------------------------------------------------------------
 
 
 def normalize_exposure(image: Tensor) -> Tensor:

@@ -12,8 +12,7 @@ from segedu.weights.catalogue import WEIGHTS
 def suggestions(method: str) -> str:
     """Sentences about other recipes and weights of a method, ending in a space; "" if there are none."""
     if data := [data for name, data in NAMES if name == method]:
-        first = "FOLDER" if data[0] == "nuclei" else data[0]
-        return f"There is a recipe for {' and '.join(data)}: segedu train {method} --data {first}. "
+        return f"There is a recipe for {' and '.join(data)}: segedu train {method} --data {data[0]}. "
     ours = [n for n, w in WEIGHTS.items() if w.url == w.file_name and n.partition("_")[2] == method]
     official = [n for n, w in WEIGHTS.items() if w.builder.partition(":")[0].endswith(f".{method}") and n not in ours]
     text = ""

@@ -135,7 +135,7 @@ def recipe_for(method: str, classes: tuple[str, ...], preparation: Preparation, 
             f"method is {method!r}, which does not learn from a folder of {kind}, expected one of {', '.join(methods)}"
         )
     if kind == LABELS:
-        recipe = load_recipe(method, "nuclei")
+        recipe = load_recipe(method, "nuclei_grouped")
         change = change_for(kind, augment, window=preparation.window, targets=cell_instances.TARGETS[method])
         sets = partial(own_sets, preparation=preparation, change=change)
         return replace(recipe, data=OWN, classes=classes, sets=sets, batch_size=BATCH, steps=STEPS, target=0.0)

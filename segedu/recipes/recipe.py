@@ -23,7 +23,7 @@ from segedu.recipes.task import Postprocess, Task
 # fmt: off
 FAMILIES = {
     "shapes": {"shapes": ("unet",)},
-    "cells": {"cells": ("unet",), "nuclei": ("unet", "res_unet")},
+    "cells": {"cells": ("unet",)},
     "streets": {"street": (
         "fcn32", "fcn16", "fcn8", "segnet", "deconvnet", "unet", "res_unet", "dense_unet", "encoder_unet", "pspnet",
         "deeplabv1", "deeplabv2", "deeplabv3", "deeplabv3plus",
@@ -34,9 +34,12 @@ FAMILIES = {
         "camvid": ("encoder_unet", "deeplabv3plus", "pspnet"),
     },
     "volumes": {"prostate": ("unet",), "volume": ("unet3d", "nnunet")},
-    "cell_instances": {
-        "cells": ("signed_distance", "stardist", "cellpose", "spatial_embedding"),
-        "nuclei": ("signed_distance", "stardist", "cellpose", "spatial_embedding", "mask_rcnn"),
+    "cell_instances": {"cells": ("signed_distance", "stardist", "cellpose", "spatial_embedding")},
+    "microscopes": {
+        "nuclei_grouped": (
+            "unet", "res_unet", "signed_distance", "stardist", "cellpose", "spatial_embedding", "mask_rcnn",
+        ),
+        "phase_cells": ("cellpose", "omnipose", "stardist", "spatial_embedding"),
     },
     "bacteria": {"bacteria": ("cellpose", "omnipose")},
     "embeddings": {"cells": ("discriminative", "affinities")},
@@ -96,27 +99,14 @@ def load_recipe(method: str, data: str) -> Recipe:
 def find_recipe(method: str, data: str) -> tuple[Recipe, Path | None]:
     """The recipe of a method on a data set, and the folder of the data if it is real.
 
-    `data` is the name of a data set; for the nuclei with an `index.csv` it is the path of their folder.
-
     Raises:
-        FileNotFoundError: the folder of a real data set is missing, or a path is not that of a folder with an index.
+        FileNotFoundError: the folder of a real data set is missing.
         ValueError: there is no such recipe; the message lists the existing ones.
     """
-    folder = Path(data)
-    if (method, data) in NAMES and data != "nuclei":
+    if (method, data) in NAMES:
         return load_recipe(method, data), data_folder(data) if data in REAL_DATA else None
-    if (folder / "index.csv").is_file() and (method, "nuclei") in NAMES:
-        return load_recipe(method, "nuclei"), folder
-    if (method, "nuclei") in NAMES and (folder.is_dir() or len(folder.parts) > 1):
-        problem = "has no index.csv" if folder.is_dir() else "is not a folder"
-        raise FileNotFoundError(
-            f"data is {data!r}, which {problem}, expected a folder with index.csv, images and labels"
-        )
     available = ", ".join(f"{name} on {data_set}" for name, data_set in NAMES)
-    raise ValueError(
-        f"no recipe trains {method!r} on {data!r}, expected one of: {available}; for nuclei, data is the path of a "
-        f"folder that holds index.csv, images and labels"
-    )
+    raise ValueError(f"no recipe trains {method!r} on {data!r}, expected one of: {available}")
 
 
 def quick_layout(model: nn.Module) -> nn.Module:

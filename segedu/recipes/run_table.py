@@ -9,10 +9,16 @@ from typing import Any
 from segedu.recipes.run_validation import validation_note
 from segedu.recipes.task import INSTANCE_IOUS
 
+COLUMNS = 4  # of a split in the table: all images, and up to three groups of them
+
 
 def summary(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table that `segedu train` prints, the baseline first."""
-    splits = [(split, group) for split, groups in next(iter(result["rows"].values())).items() for group in groups]
+    """Header and rows of the table that `segedu train` prints, the baseline first.
+
+    Splits with more than `COLUMNS` groups of images have one column, for all of them.
+    """
+    first = next(iter(result["rows"].values()))
+    splits = [(s, group) for s, groups in first.items() for group in (groups if len(groups) <= COLUMNS else ("all",))]
     header = ["method", *(split if group == "all" else f"{split} {group}" for split, group in splits)]
     lines = []
     for name, table in result["rows"].items():
@@ -71,15 +77,23 @@ def resume_note(result: dict[str, Any], out: Path) -> str:
 
 
 def higher_iou_scores(result: dict[str, Any]) -> str:
-    """The instance accuracy at higher IoU thresholds, on the first group of the last split."""
-    thresholds = ", ".join(f"{threshold}" for threshold in INSTANCE_IOUS)
-    texts = []
-    for name, table in result["rows"].items():
-        split, groups = list(table.items())[-1]
-        domain = next((domain for domain in groups if domain != "all"), "all")
-        values = [value for key, value in groups[domain].items() if key.startswith("instance_accuracy")]
-        texts.append(f"{name} {' '.join('-' if value is None else f'{value:.3f}' for value in values)}")
-    return f"{split}{'' if domain == 'all' else f' {domain}'} at IoU {thresholds}: {'; '.join(texts)}"
+    """Instance accuracies on the last split, in one line, parts of which are separated by semicolons.
+
+    First, for the baseline and the method, the mean over all images at rising IoU thresholds. Then, at IoU 0.5, pairs
+    of the baseline's and the method's accuracy: `pooled` over the objects of all images, and of each group of images.
+    """
+    tables = {name: list(table.items())[-1] for name, table in result["rows"].items()}
+    split, groups = next(iter(tables.values()))
+    parts = []
+    for name, (_, of_method) in tables.items():
+        parts.append((name, [value for key, value in of_method["all"].items() if key.startswith("instance_accuracy")]))
+    parts.append(("pooled", [of_method["all"]["pooled_accuracy"] for _, of_method in tables.values()]))
+    for group in (group for group in groups if group != "all"):
+        parts.append((group, [of_method[group]["instance_accuracy"] for _, of_method in tables.values()]))
+    texts = [
+        " ".join([name, *("-" if value is None else f"{value:.3f}" for value in values)]) for name, values in parts
+    ]
+    return f"{split} at IoU {', '.join(map(str, INSTANCE_IOUS))}: {'; '.join(texts)}"
 
 
 def print_seeds(results: Sequence[dict[str, Any]]) -> None:

@@ -21,7 +21,7 @@ from segedu.recipes.data import normalize_exposure, resize
 from segedu.recipes.own_boxes import rescaled
 from segedu.recipes.own_images import OWN, Preparation
 from segedu.recipes.own_recipe import recipe_for
-from segedu.recipes.recipe import NAMES, Recipe, load_recipe
+from segedu.recipes.recipe import FAMILIES, NAMES, Recipe, load_recipe
 from segedu.recipes.reduced_network import Reduced
 from segedu.recipes.run_plan import network_digest
 from segedu.recipes.task import DETECTION, INSTANCES, SEMANTIC
@@ -83,7 +83,7 @@ class TrainedRun:
     def _prepared(self, image: Tensor) -> Tensor:
         if self.preparation is not None:
             return self.preparation(image)
-        return normalize_exposure(image) if self.recipe.data == "nuclei" else image
+        return normalize_exposure(image) if self.recipe.data in FAMILIES["microscopes"] else image
 
     def _logits(self, image: Tensor) -> Tensor:
         image = image.to(device_of(self.model))

@@ -11,7 +11,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "jupyter-book-config"))
-from segedu_site.results import markdown, nuclei_table, one_table, photographs_table, read_results, read_unmeasured  # noqa: E402
+from segedu_site.results import (  # noqa: E402
+    markdown,
+    microscopes_table,
+    one_table,
+    photographs_table,
+    read_results,
+    read_unmeasured,
+)
 
 from segedu.recipes.run_table import print_seeds  # noqa: E402
 
@@ -86,14 +93,16 @@ def test_a_damaged_row_is_refused(tmp_path: Path, figure: str) -> None:
         read_results(course(tmp_path, figure))
 
 
-NUCLEI = "nuclei: {}, instance accuracy at IoU 0.5, 0.9 on 108 images; steps, CPU-seconds"
+ON_REAL_IMAGES = (
+    "nuclei_grouped: {}, instance accuracy at IoU 0.5, 0.9 on the test images, pooled, and of each kind; steps"
+)
 
 
-def nuclei(folder: Path, **figures: str) -> Path:
+def microscopes(folder: Path, **figures: str) -> Path:
     (folder / "tests").mkdir()
     (folder / "net.py").write_text("x = 1\n")
     claim = '[[claim]]\nname = "{}"\ncommand = "x"\nfigure = "(x)"\nsources = ["net.py"]\n'
-    names = [NUCLEI.format(method) for method in figures]
+    names = [ON_REAL_IMAGES.format(method) for method in figures]
     (folder / "tests" / "claims.toml").write_text("".join(map(claim.format, names)))
     rows = [f'"{name}",{figure},x,0,1,2026-01-01,old' for name, figure in zip(names, figures.values(), strict=True)]
     header = "claim,figure,command,seed,seconds,date,sources"
@@ -101,39 +110,54 @@ def nuclei(folder: Path, **figures: str) -> Path:
     return folder
 
 
-def test_real_nuclei_have_a_column_for_each_threshold(tmp_path: Path) -> None:
-    text = nuclei_table(
-        nuclei(tmp_path, one="Otsu + water 0.6 0.1; one 0.8 0.3 20 35.2", two="Otsu + water 0.6 0.1; two 0.7 0.2 9 1.5")
-    )
-    assert text.splitlines() == [
-        "|  | IoU 0.5 | IoU 0.9 | steps | CPU-seconds |",
-        "|---|---:|---:|---:|---:|",
-        "| *Otsu + water* | 0.6 | 0.1 |  |  |",
-        "| **one** (before the last change of its code) | 0.8 | 0.3 | 20 | 35.2 |",
-        "| **two** (before the last change of its code) | 0.7 | 0.2 | 9 | 1.5 |",
+ONE = "Otsu + water 0.6 0.1; one 0.8 0.3; pooled 0.5 0.7; in_red 0.4 0.6; in_blue 0.7 0.9 20 35.2"
+TWO = ONE.replace("one 0.8", "two 0.7")
+
+
+def test_real_images_have_a_column_for_each_threshold_and_for_each_kind(tmp_path: Path) -> None:
+    root = microscopes(tmp_path, one=ONE, two=TWO)
+    assert microscopes_table("nuclei_grouped", root).splitlines() == [
+        "|  | IoU 0.5 | IoU 0.9 | pooled | steps | CPU-seconds |",
+        "|---|---:|---:|---:|---:|---:|",
+        "| *Otsu + water* | 0.6 | 0.1 | 0.5 |  |  |",
+        "| **one** (before the last change of its code) | 0.8 | 0.3 | 0.7 | 20 | 35.2 |",
+        "| **two** (before the last change of its code) | 0.7 | 0.3 | 0.7 | 20 | 35.2 |",
     ]
+    assert microscopes_table("nuclei_grouped by kind", root).splitlines() == [
+        "|  | in red | in blue |",
+        "|---|---:|---:|",
+        "| *Otsu + water* | 0.4 | 0.7 |",
+        "| **one** (before the last change of its code) | 0.6 | 0.9 |",
+        "| **two** (before the last change of its code) | 0.6 | 0.9 |",
+    ]
+    assert microscopes_table("phase_cells", root) == "No method has been measured on `phase_cells` so far."
 
 
 @pytest.mark.parametrize(
     ("two", "message"),
     [
-        ("Otsu + water 0.6 0.1; two 0.7 9 1.5", "a score for each"),
-        ("Otsu + water 0.5 0.1; two 0.7 0.2 9 1.5", "one row"),
+        (TWO.replace("two 0.7 0.3", "two 0.7"), "a score for each"),
+        (TWO.replace("in_red 0.4 0.6", "in_red 0.4"), "a score for each"),
+        (TWO.replace("two", "three"), "scores of 'three', expected 'two'"),
+        (TWO.replace("water 0.6", "water 0.5"), "one row"),
+        (TWO.replace("in_red 0.4", "in_red 0.3"), "one row"),
     ],
 )
-def test_damaged_rows_of_nuclei_are_refused(tmp_path: Path, two: str, message: str) -> None:
+def test_damaged_rows_of_real_images_are_refused(tmp_path: Path, two: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        nuclei_table(nuclei(tmp_path, one="Otsu + water 0.6 0.1; one 0.8 0.3 20 35.2", two=two))
+        microscopes_table("nuclei_grouped", microscopes(tmp_path, one=ONE, two=two))
 
 
 def photographs(folder: Path, **figures: str) -> Path:
     """A checkout with a measured row for each method."""
-    nuclei(folder, **figures)
+    microscopes(folder, **figures)
     for file in ("claims.toml", "proofs.csv"):
         path = folder / "tests" / file
         text = path.read_text()
         for method in figures:
-            text = text.replace(NUCLEI.format(method), f"photos: {method} on pets, mean IoU on val, test; seed 0")
+            text = text.replace(
+                ON_REAL_IMAGES.format(method), f"photos: {method} on pets, mean IoU on val, test; seed 0"
+            )
         path.write_text(text)
     return folder
 
@@ -186,17 +210,17 @@ def test_every_recipe_is_claimed() -> None:
 
     claims = (ROOT / "tests" / "claims.toml").read_text()
     for method, data in NAMES:
-        if data not in ("shapes", "cells", "nuclei"):
+        if data not in ("shapes", "cells"):
             assert f'"results: {method} on {data}: ' in claims, method
             assert re.search(rf"segedu train {method} --data {data} .*--seeds 3", claims), method
 
 
 def test_measured_rows_are_of_today_s_recipes_and_keep_what_they_promise() -> None:
-    from segedu.recipes.recipe import find_recipe
+    from segedu.recipes.recipe import load_recipe
 
     for (data, _), results in read_results().items():
         for row in results:
-            recipe, _ = find_recipe(row.method, data)
+            recipe = load_recipe(row.method, data)
             parameters = sum(parameter.numel() for parameter in recipe.build().parameters())
             assert (row.steps, row.target, row.parameters) == (recipe.steps, str(recipe.target), parameters), row.method
             assert float(row.least) >= recipe.target > max(map(float, row.plain)), row.method

@@ -90,10 +90,10 @@ def test_the_round_trip_finds_every_cell():
 
 
 def test_real_labels_survive_the_round_trip(shared_data):
-    from segedu.datasets.nuclei import Nuclei
+    from segedu.datasets.folder import SegmentationFolder
 
     true_positive = objects = 0
-    nuclei = Nuclei(shared_data / "nuclei", split="test")
+    nuclei = SegmentationFolder(shared_data / "nuclei_grouped", split="test")
     for index in range(0, len(nuclei), 15):
         label_map = nuclei[index]["label_map"]
         found = watershed_decode(signed_distance(label_map))

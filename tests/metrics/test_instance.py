@@ -18,7 +18,7 @@ from skimage.segmentation import watershed
 from segedu.metrics.instance import instance_accuracy, label_map_iou, match_instances
 
 DATA = os.environ.get("SEGEDU_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data"
-NUCLEI = Path(DATA) / "nuclei"
+NUCLEI = Path(DATA) / "nuclei_grouped"
 
 
 def brute_force(preds, target, iou_threshold):
@@ -126,13 +126,13 @@ def count_pairs(preds, target):
 
 @pytest.mark.skipif(not NUCLEI.is_dir(), reason=f"no real nuclei at {NUCLEI} (set SEGEDU_DATA)")
 def test_real_nuclei_agree_with_counting():
-    """12 test images; near-duplicates across the splits do not matter, as nothing is trained."""
-    rows = csv.DictReader((NUCLEI / "index.csv").open())
-    names = [r["file"] for r in rows if r["split"] == "test" and r["domain"] == "fluorescence"][:12]
-    assert len(names) == 12
+    """12 fluorescence images of the test split."""
+    rows = csv.DictReader((NUCLEI / "items.csv").open())
+    files = [(r["name"], r["file"]) for r in rows if r["split"] == "test" and r["kind"].startswith("fluo")][:12]
+    assert len(files) == 12
     found = 0
-    for name in names:
-        image, target = (imread(NUCLEI / kind / f"{name}.png") for kind in ("images", "labels"))
+    for name, file in files:
+        image, target = imread(NUCLEI / "images" / file), imread(NUCLEI / "labels" / f"{name}.png")
         preds = otsu_watershed(image if image.ndim == 2 else image[..., 0])
         hits = count_pairs(preds, target)
         n_preds, n_target = len(np.unique(preds)) - 1, len(np.unique(target)) - 1
