@@ -38,7 +38,7 @@ def said(*words: str) -> str:
         ("mobile_sam", "segedu.weights.load('mobile_sam')"),
         ("pspnet", "There is a recipe for street: segedu train pspnet --data street."),
         ("stardist", "There is a recipe for cells and nuclei: segedu train stardist --data cells."),
-        ("denoiseg", "segedu/instance/denoiseg.py exists, but no recipe trains it."),
+        ("yolo11_seg", "segedu/instance/yolo11_seg.py exists, but no recipe trains it."),
         ("u-net", "Did you mean unet?"),
         ("../secret", "no recipe trains '../secret' on 'shapes'. Expected one of: unet on shapes"),
         ("*", "no recipe trains '*' on 'shapes'. Expected one of: unet on shapes"),

@@ -34,6 +34,7 @@ FAMILIES = {
         "nuclei": ("signed_distance", "stardist", "cellpose", "spatial_embedding", "mask_rcnn"),
     },
     "bacteria": {"bacteria": ("cellpose", "omnipose")},
+    "noisy_cells": {"noisy_cells": ("denoiseg", "denoiseg_alpha_0", "three_classes")},
     "embeddings": {"cells": ("discriminative", "affinities")},
     "detectors": {"shapes": (
         "rcnn", "fast_rcnn", "yolov1", "ssd", "retinanet", "fcos", "faster_rcnn", "mask_rcnn", "yolact", "condinst",
