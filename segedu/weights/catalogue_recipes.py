@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from segedu.weights.catalogue_row import Weights
 
+DATA_SETS = ("street", "shapes", "cells", "noisy_cells", "bacteria", "volume")
 # data set and method -> SHA-256 of the file, its size in MiB
 FILES: dict[str, tuple[str, float]] = {
     "street_fcn8": ("eab75d2b48f3bdcec0a5e418c22f7a3fdbf453306a1bb6e1a7f6d5b91337ada3", 0.58),
@@ -31,8 +32,20 @@ FILES: dict[str, tuple[str, float]] = {
 }
 
 
+def data_and_method(name: str) -> tuple[str, str]:
+    """The two parts of a name, each of which may contain underscores.
+
+    >>> data_and_method("noisy_cells_denoiseg"), data_and_method("cells_signed_distance")
+    (('noisy_cells', 'denoiseg'), ('cells', 'signed_distance'))
+    """
+    for data in DATA_SETS:
+        if name.startswith(f"{data}_"):
+            return data, name.removeprefix(f"{data}_")
+    raise ValueError(f"name is {name!r}, expected the name of a data set ({', '.join(DATA_SETS)}), _ and a method")
+
+
 def _of_a_recipe(name: str, sha256: str, mebibytes: float) -> Weights:
-    data, method = name.split("_", 1)
+    data, method = data_and_method(name)
     options, scenes = {"method": method, "data": data}, "scenes drawn by segedu.datasets"
     builder, file = "segedu.weights.own.recipes:build", f"{name}.safetensors"
     return Weights(builder, file, sha256, mebibytes, "MIT", scenes, options, normalizes=True)
