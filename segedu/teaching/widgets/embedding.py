@@ -178,7 +178,7 @@ def _paint_curves(ax: Axes, cell: str, sigma: float, fraction: float) -> str:
     lower = np.minimum(*curves.values())
     separate = min(values.max() for values in curves.values())
     ax.set(xlabel="sigma in pixels", ylabel="IoU", ylim=(0, 1.03), xlim=(0, SIGMAS[1]))
-    ax.set_title(f"one sigma for both: {lower.max():.2f}\nseparate sigmas: {separate:.2f}", fontsize=10, color=INK)
+    ax.set_title(f"best IoU, one sigma: {lower.max():.2f}\nseparate sigmas: {separate:.2f}", fontsize=10, color=INK)
     ax.legend(loc="lower right", fontsize=9)
     return f"With one sigma, both cells reach at most IoU {lower.max():.2f}; with separate sigmas, {separate:.2f}."
 
