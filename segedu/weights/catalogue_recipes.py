@@ -27,6 +27,7 @@ FILES: dict[str, tuple[str, float]] = {
     "cells_discriminative": ("3c8bf90a42a923a8225bac80707dd21713203fdb55fca73e621a7118c598418f", 0.26),
     "cells_affinities": ("e2168896ad293e522f6c4eb4988fe70b343f1043995deb477d156d996d5ece1b", 0.26),
     "bacteria_omnipose": ("c09b7d45bd2aa50caadf6fe6ce3cef683b0cf8d2b2c0bef35a7761d5b522a2ec", 0.83),
+    "noisy_cells_denoiseg": ("572a8f8ce475b05f987a87c2f63df80b8a6ba753cab651508983524fe49d4b5a", 0.26),
     "volume_unet3d": ("24703ea51121a87626b0238477af5dc0e76b4cb21d75beb0b91f96955aa2bb1b", 0.79),
     "volume_nnunet": ("470ee138573ac7497a221856aa85c02f4857201fd7c17db6eb2410fdbfcb8516", 0.65),
 }
