@@ -42,7 +42,7 @@ def said(*words: str) -> str:
             "stardist",
             "There is a recipe for cells and nuclei_grouped and phase_cells: segedu train stardist --data cells.",
         ),
-        ("denoiseg", "segedu/instance/denoiseg.py exists, but no recipe trains it."),
+        ("yolo11_seg", "segedu/instance/yolo11_seg.py exists, but no recipe trains it."),
         ("u-net", "Did you mean unet?"),
         ("../secret", "no recipe trains '../secret' on 'shapes'. Expected one of: unet on shapes"),
         ("*", "no recipe trains '*' on 'shapes'. Expected one of: unet on shapes"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
+from matplotlib.text import Text
 
 from segedu.teaching import predictions
 from segedu.teaching.predictions import Example, draw_predictions, lowest_ious, rank_predictions
@@ -35,7 +38,7 @@ def test_the_scores_beside_them_are_those_of_the_log(ranked) -> None:
 
 def test_the_picture_has_a_row_per_scene(ranked) -> None:
     figure = draw_predictions(ranked)
-    assert [axis.get_ylabel().partition(":")[0] for axis in figure.axes] == ["worst", "median", "best"]
+    assert [axis.get_ylabel().partition("\n")[0] for axis in figure.axes] == ["worst", "median", "best"]
     assert all(axis.images[0].get_array().std() > 0 for axis in figure.axes)
 
 
@@ -48,6 +51,22 @@ def test_the_legend_names_the_classes_where_colours_stand_for_them(ranked) -> No
     (legend,) = draw_predictions(classes).legends
     names = [text.get_text() for text in legend.get_texts()]
     assert names[0] == "without colour: road" and tuple(names[1:]) == classes.recipe.classes[1:]
+
+
+@pytest.mark.parametrize("name", ["cells_signed_distance", "cells_unet", "street_fcn8"])
+def test_text_has_ten_pixels_on_a_laptop_and_labels_do_not_touch(name: str, monkeypatch) -> None:
+    strips = []
+    rendered = predictions._rendered
+    monkeypatch.setattr(predictions, "_rendered", lambda figure: strips.append(figure) or rendered(figure))
+    figure = draw_predictions(rank_predictions(name, number=3))
+    page = predictions.PAGE_WIDTH / figure.get_figwidth()  # pixels of the page per inch of the figure
+    assert min(text.get_fontsize() / 72 * page for text in figure.findobj(Text) if text.get_text()) >= 10
+    for strip in strips:  # it is drawn predictions.STRIP_WIDTH inches wide
+        scale = page * predictions.STRIP_WIDTH / strip.get_figwidth()
+        assert min(text.get_fontsize() / 72 * scale for text in strip.findobj(Text) if text.get_text()) >= 9.99
+    figure.canvas.draw()
+    boxes = [axis.yaxis.label.get_window_extent() for axis in figure.axes]
+    assert not any(first.overlaps(second) for first, second in pairwise(boxes))
 
 
 def test_scenes_are_not_those_of_training() -> None:

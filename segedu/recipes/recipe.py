@@ -42,6 +42,7 @@ FAMILIES = {
         "phase_cells": ("cellpose", "omnipose", "stardist", "spatial_embedding"),
     },
     "bacteria": {"bacteria": ("cellpose", "omnipose")},
+    "noisy_cells": {"noisy_cells": ("denoiseg", "denoiseg_alpha_0", "three_classes")},
     "embeddings": {"cells": ("discriminative", "affinities")},
     "detectors": {"shapes": (
         "rcnn", "fast_rcnn", "yolov1", "ssd", "retinanet", "fcos", "faster_rcnn", "mask_rcnn", "yolact", "condinst",

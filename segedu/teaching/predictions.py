@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -33,6 +34,9 @@ from segedu.weights.pretrained import load
 
 SEED = 31  # of the scenes; recipes are trained and evaluated with the seeds 0, 1 and 2
 DPI = 200  # of the panels
+PAGE_WIDTH = 700  # pixels of the text column of a page on a laptop; a wider figure is scaled to it
+SMALLEST_TEXT = 10  # pixels at that size
+STRIP_WIDTH, LABEL_WIDTH = 8.6, 0.5  # inches: of a scene's panels, and of the label beside them
 LEGEND_COLUMNS = 5
 METRICS = {
     "mean_iou": "mean IoU",
@@ -162,21 +166,22 @@ def draw_predictions(ranked: Ranked) -> Figure:
 
     A legend below names the colours where they stand for classes: of pixels, or of the frames of boxes.
     """
-    strips = [_rendered(ranked.recipe.task.draw(one.image, one.target, one.prediction)) for one in ranked.examples]
-    width = 8.6
-    heights = [width * strip.shape[0] / strip.shape[1] for strip in strips]
+    strips = [
+        _rendered(_legible(ranked.recipe.task.draw(one.image, one.target, one.prediction))) for one in ranked.examples
+    ]
+    heights = [STRIP_WIDTH * strip.shape[0] / strip.shape[1] for strip in strips]
     handles = _class_legend(ranked.recipe)
     height = sum(heights) + 0.1 + 0.25 * -(-len(handles) // LEGEND_COLUMNS)
     figure, axes = plt.subplots(
-        len(strips), 1, figsize=(width + 0.5, height), height_ratios=heights, layout="constrained"
+        len(strips), 1, figsize=(STRIP_WIDTH + LABEL_WIDTH, height), height_ratios=heights, layout="constrained"
     )
     for axis, strip, one in zip(axes, strips, ranked.examples, strict=True):
         axis.imshow(strip, interpolation="none")
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
-        axis.set_ylabel(f"{one.rank}: {ranked.metric} {one.score:.2f}", fontsize=9)
+        axis.set_ylabel(f"{one.rank}\n{ranked.metric} {one.score:.2f}", fontsize=10)
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=9, frameon=False)
+        figure.legend(handles=handles, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=10, frameon=False)
     return figure
 
 
@@ -193,6 +198,15 @@ def _class_legend(recipe: Recipe) -> list[Patch]:
     if filled:
         patches.insert(0, Patch(facecolor="none", edgecolor="none", label=f"without colour: {recipe.classes[0]}"))
     return patches
+
+
+def _legible(figure: Figure) -> Figure:
+    """Enlarge the text of a task's figure that would be too small as a strip on a page."""
+    strip = PAGE_WIDTH * STRIP_WIDTH / (STRIP_WIDTH + LABEL_WIDTH)  # pixels
+    points = 72 * SMALLEST_TEXT * figure.get_figwidth() / strip
+    for text in figure.findobj(Text):
+        text.set_fontsize(max(text.get_fontsize(), points))
+    return figure
 
 
 def _rendered(figure: Figure) -> np.ndarray:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from segedu.weights.catalogue_row import Weights
 
+DATA_SETS = ("street", "shapes", "cells", "noisy_cells", "bacteria", "volume")
+
 
 class PhotoFile(NamedTuple):
     """A file of a network that was trained on real photographs."""
@@ -40,6 +42,7 @@ FILES: dict[str, tuple[str, float]] = {
     "cells_discriminative": ("3c8bf90a42a923a8225bac80707dd21713203fdb55fca73e621a7118c598418f", 0.26),
     "cells_affinities": ("e2168896ad293e522f6c4eb4988fe70b343f1043995deb477d156d996d5ece1b", 0.26),
     "bacteria_omnipose": ("c09b7d45bd2aa50caadf6fe6ce3cef683b0cf8d2b2c0bef35a7761d5b522a2ec", 0.83),
+    "noisy_cells_denoiseg": ("572a8f8ce475b05f987a87c2f63df80b8a6ba753cab651508983524fe49d4b5a", 0.26),
     "volume_unet3d": ("24703ea51121a87626b0238477af5dc0e76b4cb21d75beb0b91f96955aa2bb1b", 0.79),
     "volume_nnunet": ("470ee138573ac7497a221856aa85c02f4857201fd7c17db6eb2410fdbfcb8516", 0.65),
 }
@@ -69,8 +72,20 @@ PHOTO_FILES: dict[str, PhotoFile] = {
 }
 
 
+def data_and_method(name: str) -> tuple[str, str]:
+    """The two parts of a name, each of which may contain underscores.
+
+    >>> data_and_method("noisy_cells_denoiseg"), data_and_method("cells_signed_distance")
+    (('noisy_cells', 'denoiseg'), ('cells', 'signed_distance'))
+    """
+    for data in DATA_SETS:
+        if name.startswith(f"{data}_"):
+            return data, name.removeprefix(f"{data}_")
+    raise ValueError(f"name is {name!r}, expected the name of a data set ({', '.join(DATA_SETS)}), _ and a method")
+
+
 def _of_a_recipe(name: str, sha256: str, mebibytes: float) -> Weights:
-    data, method = name.split("_", 1)
+    data, method = data_and_method(name)
     options, scenes = {"method": method, "data": data}, "scenes drawn by segedu.datasets"
     builder, file = "segedu.weights.own.recipes:build", f"{name}.safetensors"
     return Weights(builder, file, sha256, mebibytes, "MIT", scenes, options, normalizes=True)

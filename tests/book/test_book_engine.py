@@ -48,6 +48,22 @@ def test_a_good_page_builds(tmp_path):
     assert (tmp_path / "_build/html/index.html").is_file()
 
 
+def test_no_line_breaks_between_a_formula_and_its_punctuation(tmp_path):
+    status, said = build(tmp_path, "# A page\n\nAll ($a$, $b$)-pairs, $c$-dimensional, and $d$ alone.\n\n$e$\n")
+    assert status == 0, said
+    html = (tmp_path / "_build/html/course/index.html").read_text()
+
+    def formula(letter: str) -> str:
+        return rf'<span class="math notranslate nohighlight">\({letter}\)</span>'
+
+    line = (
+        f'<p>All <span class="one-line">({formula("a")},</span> <span class="one-line">{formula("b")})-</span>pairs, '
+    )
+    line += f'<span class="one-line">{formula("c")}-d</span>imensional, and {formula("d")} alone.</p>'
+    assert line in html and f"<p>{formula('e')}</p>" in html
+    assert ".one-line { white-space: nowrap; }" in (CONFIG / "static/segedu.css").read_text()
+
+
 def test_a_page_without_source_is_deleted(tmp_path):
     """A page that was split or renamed stays in the folder of an earlier build, with links that lead nowhere."""
     old = tmp_path / "_build/html/course/old.html"

@@ -280,6 +280,31 @@ def test_how_far_omnipose_moves_pixels() -> None:
     assert glued["off_skeleton_thin"] < 10 and glued["off_skeleton_wide"] > 50
 
 
+def test_denoiseg_beside_the_same_network_without_denoising() -> None:
+    page = "09-distances/denoiseg"
+    denoiseg, same_batches, labelled_only = (
+        [float(score) for score in row(f"results: {method} on noisy_cells").split()[-8:-5]]
+        for method in ("denoiseg", "denoiseg_alpha_0", "three_classes")
+    )
+    gains = find(
+        r"two of the three seeds, by ([\d.]+) and ([\d.]+), and almost the same score with the third "
+        r"\(([\d.]+) and ([\d.]+)\)\.",
+        source(page),
+    )
+    values = (denoiseg[0] - labelled_only[0], denoiseg[2] - labelled_only[2], denoiseg[1], labelled_only[1])
+    assert all(rounds_to(value, printed) for value, printed in zip(values, gains, strict=True))
+    gains = find(r"it is better with each seed, by ([\d.]+), ([\d.]+) and ([\d.]+)\.", source(page))
+    differences = [one - other for one, other in zip(denoiseg, same_batches, strict=True)]
+    assert all(rounds_to(value, printed) for value, printed in zip(differences, gains, strict=True))
+    states(page, "without denoising, they lower the score with two of the seeds.")
+    assert sum(one < other for one, other in zip(same_batches, labelled_only, strict=True)) == 2
+    states(page, "All scores are also below 0.5.")
+    assert max(*denoiseg, *same_batches, *labelled_only) < 0.5
+    states(page, "reaches an instance accuracy of only about 0.2")
+    plain = [float(score) for score in row("results: denoiseg on noisy_cells").split()[-11:-8]]
+    assert all(0.15 < score < 0.25 for score in plain)
+
+
 def test_rays_of_stardist() -> None:
     page = "09-distances/stardist"
     _, glued, printed = run_cells_of(page, "name: fig-stardist\n", "for n_rays, step in")

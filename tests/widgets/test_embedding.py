@@ -70,7 +70,7 @@ def test_the_picture_says_what_it_shows(shown):
     fig, alt = shown[0]
     mask = widget.gaussian_mask("large cell", 4.0, 0.1)
     assert f"includes {mask.sum()} of its pixels" in alt and "IoU 0.19" in alt
-    assert "best for both, one sigma: 0.62" in fig.axes[2].get_title()
+    assert "best IoU, one sigma: 0.62" in fig.axes[2].get_title()
     radius = fig.axes[1].patches[0].radius
     assert np.isclose(np.exp(-(radius**2) / (2 * 4.0**2)), 0.5)
 

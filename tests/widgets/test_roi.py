@@ -84,7 +84,10 @@ def test_the_picture_says_what_changes(shown, shift, stride):
 def test_the_first_frame_is_a_jump_of_one_and_not_of_the_other(shown):
     widget.draw_regions(**widget.FRAMES[0])
     titles = [ax.get_title() for ax in shown[0][0].axes[-2:]]
-    assert titles == ["RoIPool; change after 0.3 pixels: up to 0.167", "RoIAlign; change after 0.3 pixels: up to 0.006"]
+    assert titles == [
+        f"{name}: after 0.3 pixels,\nchanges of up to {change}"
+        for name, change in (("RoIPool", 0.167), ("RoIAlign", 0.006))
+    ]
 
 
 def test_static_frames_are_drawn(monkeypatch, shown):

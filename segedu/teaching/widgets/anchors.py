@@ -129,7 +129,7 @@ def draw_anchors(
     boxes = anchors(stride, sizes, ratios)
     iou = box_iou(objects, boxes)
     matches = match_anchors(iou, negative_iou, positive_iou, force_best=force_best)
-    fig = Figure(figsize=(10.6, 3.9), layout="constrained")
+    fig = Figure(figsize=(8.6, 3.7), layout="constrained")
     axes = fig.subplots(1, 3, width_ratios=(1, 1, 1.05))
     _paint_grid(axes[0], boxes, stride)
     _paint_positives(axes[1], boxes, matches)
@@ -147,7 +147,7 @@ def draw_anchors(
 def draw_nms(iou_threshold: float = 0.5, step: int = 1) -> None:
     """Show greedy suppression after some steps: boxes over the image, and the list of scores; see `suppress`."""
     state = suppress(iou_threshold, step)
-    fig = Figure(figsize=(9.6, 4.2), layout="constrained")
+    fig = Figure(figsize=(8.6, 4.8), layout="constrained")
     over, bars = fig.subplots(1, 2, width_ratios=(1, 1.25))
     _paint_boxes(over, state)
     _paint_scores(bars, state)
@@ -186,8 +186,8 @@ def _paint_scores(ax: Axes, state: Step) -> None:
         handles.append(Line2D([], [], **style, label=f"{words[name]}: {len(rows)}"))
     ax.set(yticks=range(count), yticklabels=range(1, count + 1), ylim=(count - 0.4, -0.6), xlim=(0, 1))
     ax.set(xlabel="score", ylabel="detection, best first")
-    ax.tick_params(axis="y", labelsize=7)
-    ax.legend(handles=handles, loc="lower right", fontsize=8)
+    ax.tick_params(axis="y", labelsize=9)
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=9, frameon=False)
 
 
 def _styles() -> dict[str, dict]:
@@ -221,7 +221,7 @@ def _paint_grid(ax: Axes, boxes: Tensor, stride: int) -> None:
     for box in anchors_here:
         _box(ax, box, color=INK, lw=1.2)
     each = "1 anchor" if len(anchors_here) == 1 else f"{len(anchors_here)} anchors"
-    ax.set_title(f"{locations} x {locations} locations, {each} each", fontsize=10, color=INK)
+    ax.set_title(f"{locations} x {locations} locations,\n{each} each", fontsize=10, color=INK)
 
 
 def _paint_positives(ax: Axes, boxes: Tensor, matches: Tensor) -> None:
@@ -234,7 +234,7 @@ def _paint_positives(ax: Axes, boxes: Tensor, matches: Tensor) -> None:
         _box(ax, box, color=INK, lw=1.4, ls="--")
         mark = str(len(positives)) if len(positives) else "none"
         ax.text(*box[:2].tolist(), mark, fontsize=9, va="top", bbox={"fc": "white", "pad": 1.5, "lw": 0})
-    ax.set_title("objects (dashed), number of anchors each", fontsize=10, color=INK)
+    ax.set_title("objects (dashed),\nnumber of anchors each", fontsize=10, color=INK)
 
 
 def _paint_thresholds(ax: Axes, best_iou: Tensor, matches: Tensor, limits: tuple[float, float]) -> None:
@@ -255,8 +255,8 @@ def _paint_thresholds(ax: Axes, best_iou: Tensor, matches: Tensor, limits: tuple
     for limit in limits:
         ax.axhline(limit, color=INK, lw=1, ls="--")
     ax.set(xscale="log", xlabel="anchor, best first", ylabel="best IoU with an object", ylim=(-0.02, 1))
-    ax.set_title(f"thresholds {limits[0]:g} and {limits[1]:g}", fontsize=10, color=INK)
-    ax.legend(loc="upper right", fontsize=8)
+    ax.set_title(f"thresholds\n{limits[0]:g} and {limits[1]:g}", fontsize=10, color=INK)
+    ax.legend(loc="upper right", fontsize=9)
 
 
 def explorer() -> None:

@@ -115,7 +115,7 @@ def draw_walk(fractions: tuple[float, ...] = (0.0, 0.5, 0.9)) -> None:
 
 def draw_sigma(cell: str = "small cell", sigma: float = 4.0, fraction: float = 0.1) -> None:
     """Show the pixels of one `gaussian_mask`, all embeddings, and the IoU of both cells as a function of sigma."""
-    fig = Figure(figsize=(10.6, 4.0), layout="constrained")
+    fig = Figure(figsize=(8.6, 4.0), layout="constrained")
     image, space, curves = fig.subplots(1, 3, width_ratios=(1, 1, 1.15))
     mask, target = gaussian_mask(cell, sigma, fraction), scene().label_map == CELLS[cell]
     _paint_image(image, mask, target)
@@ -146,8 +146,8 @@ def _paint_image(ax: Axes, mask: np.ndarray, target: np.ndarray) -> None:
     edge[outline(np.where(target, 1, 0))] = 1
     ax.imshow(edge)
     ax.set(xticks=[], yticks=[])
-    ax.set_title("image: included pixels", fontsize=10, color=INK)
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, fontsize=8, frameon=False)
+    ax.set_title("image\nincluded pixels", fontsize=10, color=INK)
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, fontsize=9, frameon=False)
 
 
 def _paint_space(ax: Axes, cell: str, sigma: float, fraction: float) -> None:
@@ -163,8 +163,8 @@ def _paint_space(ax: Axes, cell: str, sigma: float, fraction: float) -> None:
         )
     ax.add_patch(Circle(centre[::-1], HALF_WIDTH * sigma, fill=False, ec=FALSE, lw=2))
     ax.set(xlim=(-0.5, SIZE[1] - 0.5), ylim=(SIZE[0] - 0.5, -0.5), xticks=[], yticks=[], aspect="equal")
-    ax.set_title("embeddings; circle: 1.18 sigma", fontsize=10, color=INK)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, fontsize=8, frameon=False, markerscale=2)
+    ax.set_title("embeddings\ncircle: 1.18 sigma", fontsize=10, color=INK)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2, fontsize=9, frameon=False, markerscale=2)
 
 
 def _paint_curves(ax: Axes, cell: str, sigma: float, fraction: float) -> str:
@@ -178,10 +178,8 @@ def _paint_curves(ax: Axes, cell: str, sigma: float, fraction: float) -> str:
     lower = np.minimum(*curves.values())
     separate = min(values.max() for values in curves.values())
     ax.set(xlabel="sigma in pixels", ylabel="IoU", ylim=(0, 1.03), xlim=(0, SIGMAS[1]))
-    ax.set_title(
-        f"best for both, one sigma: {lower.max():.2f}\nseparate sigmas: {separate:.2f}", fontsize=10, color=INK
-    )
-    ax.legend(loc="lower right", fontsize=8)
+    ax.set_title(f"best IoU, one sigma: {lower.max():.2f}\nseparate sigmas: {separate:.2f}", fontsize=10, color=INK)
+    ax.legend(loc="lower right", fontsize=9)
     return f"With one sigma, both cells reach at most IoU {lower.max():.2f}; with separate sigmas, {separate:.2f}."
 
 

@@ -115,8 +115,8 @@ def race(loss: BoxLoss, steps: int = 600, rate: float = 12.0) -> list[float]:
 
 
 def draw_race(others: dict[str, BoxLoss]) -> None:
-    """Plot the best IoU so far per iteration for 1 - IoU, the given losses, distance IoU and L1 + (1 - IoU)."""
-    losses = {"1 - IoU": iou_box_loss, **others, "distance IoU": distance_iou_loss}
+    """Plot the best IoU so far per iteration for 1 - IoU, the given losses, DIoU and L1 + (1 - IoU)."""
+    losses = {"1 - IoU": iou_box_loss, **others, "DIoU (distance IoU)": distance_iou_loss}
     losses["L1 / 40 + (1 - IoU)"] = lambda box, target: lp_iou_loss(box, target, weight=1 / 40)
     fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
     best_ious, styles = {}, ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))

@@ -111,7 +111,7 @@ def draw_regions(shift: float = 1.0, stride: int = 8, points: int = 2, aligned: 
     """
     shifts = torch.tensor([shift, shift + NUDGE])
     pool, align = roi_pool_values(shifts, stride).numpy(), roi_align_values(shifts, stride, points, aligned).numpy()
-    fig = Figure(figsize=(10.6, 6.9), layout="constrained")
+    fig = Figure(figsize=(8.6, 6.6), layout="constrained")
     (image, bins, sampling), (curves, pool_values, align_values) = fig.subplots(2, 3)
     box = shifted_boxes(shifts[:1])[0].numpy()
     _paint_image(image, box, stride)
@@ -134,7 +134,7 @@ def _paint_image(ax: Axes, box: np.ndarray, stride: int) -> None:
         ax.axvline(line, color="white", linewidth=0.4, alpha=0.6)
     _frame(ax, box, INK)
     ax.set(xticks=[], yticks=[], xlim=(0, SIZE[1]), ylim=(SIZE[0], 0))
-    ax.set_title(f"image; locations of {stride} x {stride} pixels", fontsize=10, color=INK)
+    ax.set_title(f"image; locations of\n{stride} x {stride} pixels", fontsize=10, color=INK)
 
 
 def _paint_map(ax: Axes, box: np.ndarray, stride: int) -> None:
@@ -155,7 +155,7 @@ def _paint_bins(ax: Axes, box: np.ndarray, stride: int) -> None:
             corners = np.array([left + inset, top + inset, right - inset, bottom - inset])
             _frame(ax, corners, POOL, "-" if (i + j) % 2 else "--", highlighted=(i, j) == HIGHLIGHTED)
     _frame(ax, box, INK)
-    ax.set_title("RoIPool: locations of each bin", fontsize=10, color=INK)
+    ax.set_title("RoIPool:\nlocations of each bin", fontsize=10, color=INK)
 
 
 def _paint_points(ax: Axes, box: np.ndarray, stride: int, points: int, aligned: bool) -> None:
@@ -170,7 +170,7 @@ def _paint_points(ax: Axes, box: np.ndarray, stride: int, points: int, aligned: 
     x, y = (align_points(shifted_box[axis], shifted_box[axis + 2], points) for axis in (0, 1))
     ax.scatter(*np.meshgrid(x, y), s=16, color=ALIGN, edgecolor="white", linewidth=0.7, zorder=3)
     _frame(ax, box, INK)
-    ax.set_title("RoIAlign: sampling points of each bin", fontsize=10, color=INK)
+    ax.set_title("RoIAlign:\nsampling points of each bin", fontsize=10, color=INK)
 
 
 def _frame(ax: Axes, corners: np.ndarray, colour: str, style: str = "-", highlighted: bool = False) -> None:
@@ -190,8 +190,8 @@ def _paint_curves(ax: Axes, shift: float, stride: int, points: int, aligned: boo
         ax.plot(shifts, values[:, row, column], style, color=colour, label=name)
     ax.axvspan(shift, shift + NUDGE, color=INK, alpha=0.35, linewidth=0)
     ax.set(xlabel="shift of the box in pixels", ylabel="value of the thick bin", xlim=SHIFTS[:2])
-    ax.set_title(f"one bin; grey: the next {NUDGE:g} pixels", fontsize=10, color=INK)
-    ax.legend(fontsize=8)
+    ax.set_title(f"one bin; grey:\nthe next {NUDGE:g} pixels", fontsize=10, color=INK)
+    ax.legend(fontsize=9)
 
 
 def _paint_values(ax: Axes, name: str, here: np.ndarray, nudged: np.ndarray) -> float:
@@ -211,7 +211,7 @@ def _paint_values(ax: Axes, name: str, here: np.ndarray, nudged: np.ndarray) -> 
         )
     ax.set(xticks=[], yticks=[])
     largest = float(np.abs(change).max())
-    ax.set_title(f"{name}; change after {NUDGE:g} pixels: up to {largest:.3f}", fontsize=10, color=INK)
+    ax.set_title(f"{name}: after {NUDGE:g} pixels,\nchanges of up to {largest:.3f}", fontsize=10, color=INK)
     return largest
 
 

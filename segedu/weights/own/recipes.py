@@ -20,7 +20,7 @@ from torch import nn
 from segedu.recipes.recipe import find_recipe, load_recipe
 from segedu.recipes.run import run_recipe
 from segedu.training.checkpoints import load_checkpoint
-from segedu.weights.catalogue_recipes import FILES
+from segedu.weights.catalogue_recipes import FILES, data_and_method
 from segedu.weights.own.making import SEED
 
 FOLDER = Path(__file__).parent
@@ -42,7 +42,7 @@ def make(name: str, folder: Path = FOLDER, steps: int | None = None) -> Path:
     Returns:
         The path of the weights.
     """
-    data, method = name.split("_", 1)
+    data, method = data_and_method(name)
     recipe, _ = find_recipe(method, data)
     with tempfile.TemporaryDirectory() as run:
         result = run_recipe(recipe, Path(run), seed=SEED, steps=steps, accelerator="cpu")
