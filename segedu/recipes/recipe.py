@@ -29,6 +29,7 @@ FAMILIES = {
         "deeplabv1", "deeplabv2", "deeplabv3", "deeplabv3plus",
     )},
     "volumes": {"prostate": ("unet",), "volume": ("unet3d", "nnunet")},
+    "hippocampus": {"hippocampus": ("unet3d", "nnunet")},
     "cell_instances": {
         "cells": ("signed_distance", "stardist", "cellpose", "spatial_embedding"),
         "nuclei": ("signed_distance", "stardist", "cellpose", "spatial_embedding", "mask_rcnn"),
@@ -39,6 +40,8 @@ FAMILIES = {
         "rcnn", "fast_rcnn", "yolov1", "ssd", "retinanet", "fcos", "faster_rcnn", "mask_rcnn", "yolact", "condinst",
         "solov2",
     )},
+    "blood_cells": {"bccd": ("retinanet", "fcos")},
+    "pedestrians": {"pennfudan": ("faster_rcnn", "mask_rcnn", "yolact", "condinst")},
     "panoptic": {"street": ("panoptic_fpn",)},
 }
 # fmt: on
