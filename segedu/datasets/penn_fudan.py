@@ -35,7 +35,8 @@ class PennFudan(Dataset):
         split: name of a file in `splits` of a reduced copy; None: all images of `PennFudanPed`.
 
     Raises:
-        FileNotFoundError: if a folder or the file of the split is missing; on reading, if an image has no file of masks.
+        FileNotFoundError: if a folder or the file of the split is missing; on reading, if an image has no file of
+            masks.
         ValueError: if there are no images; on reading, if a file is not an image, sizes differ, or a file is a binary
             mask of all pedestrians.
 

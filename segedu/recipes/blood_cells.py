@@ -139,7 +139,9 @@ class ThresholdBoxes(nn.Module):
         boxes, labels, scores = [], [], []
         for (top, left, bottom, right), classes in rows:
             if (bottom - top) * (right - left) >= self.smallest:
-                distances = {k: abs(np.log((bottom - top) * (right - left)) / 2 - np.log(self.sides[k])) for k in classes}
+                distances = {
+                    k: abs(np.log((bottom - top) * (right - left)) / 2 - np.log(self.sides[k])) for k in classes
+                }
                 nearest = min(distances, key=distances.__getitem__)
                 boxes.append([left, top, right, bottom])
                 labels.append(nearest)

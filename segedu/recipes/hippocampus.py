@@ -49,7 +49,9 @@ class PositionPrior(nn.Module):
         self.frequency = frequency / max(len(train), 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        return F.interpolate(self.frequency[None], images.shape[2:], mode="trilinear").expand(len(images), -1, -1, -1, -1)
+        return F.interpolate(self.frequency[None], images.shape[2:], mode="trilinear").expand(
+            len(images), -1, -1, -1, -1
+        )
 
 
 def random_patch(image: Tensor, target: Tensor) -> Pair:

@@ -187,7 +187,7 @@ def _measure(course: Path, claim: Claim) -> Row | None:
     digest = source_hash(course, claim.sources)  # before the run, because sources may change during it
     start = time.monotonic()
     # one thread: waiting threads spin, which would count as CPU-seconds
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", PROVING: "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", PROVING: "1", "SEGEDU_DATA": str(data_folder(course))}
     process = subprocess.run([*launcher, *arguments], cwd=course, env=environment, capture_output=True, text=True)
     match = re.search(claim.figure, process.stdout, re.M)
     if process.returncode or not match:
