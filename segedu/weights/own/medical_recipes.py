@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
-from segedu.recipes.recipe import find_recipe
+from segedu.recipes.data import Sets
+from segedu.recipes.recipe import Recipe, find_recipe
+from segedu.recipes.task import Figures, Predict
 from segedu.training.checkpoints import load_checkpoint
 from segedu.weights.catalogue_medical import MEDICAL_FILES
 
@@ -55,6 +60,7 @@ def store(name: str, run: Path, folder: Path = FOLDER) -> Path:
     model = recipe.build()
     model.load_state_dict(halves)
     predict = partial(recipe.task.predict, model.eval(), postprocess=recipe.postprocess)
+    sets = recipe.sets(result["seed"], images)
     log = {
         "method": method,
         "data": data,
@@ -70,12 +76,21 @@ def store(name: str, run: Path, folder: Path = FOLDER) -> Path:
         "metric": recipe.metric,
         "on_held_out_images": {
             next(iter(result["rows"])): next(iter(result["rows"].values())),
-            "in half precision": recipe.task.measure(predict, recipe.sets(result["seed"], images), len(recipe.classes)),
+            "in half precision": recipe.task.measure(predict, sets, len(recipe.classes)),
         },
+        "on_single_test_images": worst_median_best(recipe, predict, sets.held_out["test"]["all"]),
         "torch": torch.__version__,
     }
     file.with_suffix(".json").write_text(json.dumps(log, indent=2) + "\n")
     return file
+
+
+def worst_median_best(recipe: Recipe, predict: Predict, pairs: Sequence[tuple[Tensor, Any]]) -> dict[str, Figures]:
+    """All figures of the image with the lowest, the median and the highest metric."""
+    singles = (Sets(None, {"test": {"all": [pair]}}) for pair in pairs)
+    measured = (recipe.task.measure(predict, one, len(recipe.classes))["test"]["all"] for one in singles)
+    ranked = sorted(measured, key=lambda figures: figures[recipe.metric])
+    return {"worst": ranked[0], "median": ranked[len(ranked) // 2], "best": ranked[-1]}
 
 
 if __name__ == "__main__":
