@@ -22,7 +22,13 @@ MEDICAL_FILES: dict[str, MedicalFile] = {
     "hippocampus_nnunet": MedicalFile(
         "", 0.0, "95 MR volumes of Medical Segmentation Decathlon, task 4", "CC BY-SA 4.0", "CC-BY-SA-4.0"
     ),
-    "bccd_retinanet": MedicalFile("", 0.0, "205 images of blood of BCCD, (c) 2017 shenggan", "MIT", "MIT"),
+    "bccd_retinanet": MedicalFile(
+        "b91c86c74df21b0ab5ef9aa73dec88f1b9432004fc03fb9ca1cf064e31905b64",
+        1.39,
+        "205 images of blood of BCCD, (c) 2017 shenggan",
+        "MIT",
+        "MIT",
+    ),
 }
 
 
