@@ -19,8 +19,12 @@ class MedicalFile(NamedTuple):
 
 # data set and method -> the file
 MEDICAL_FILES: dict[str, MedicalFile] = {
-    "hippocampus_nnunet": MedicalFile(
-        "", 0.0, "95 MR volumes of Medical Segmentation Decathlon, task 4", "CC BY-SA 4.0", "CC-BY-SA-4.0"
+    "hippocampus_unet3d": MedicalFile(
+        "7dd47ba5d1db9ced2133724cc5d6b770c14fc8c67f8e88bf6bb130a744dce8db",
+        0.79,
+        "95 MR volumes of Medical Segmentation Decathlon, task 4",
+        "CC BY-SA 4.0",
+        "CC-BY-SA-4.0",
     ),
     "bccd_retinanet": MedicalFile(
         "b91c86c74df21b0ab5ef9aa73dec88f1b9432004fc03fb9ca1cf064e31905b64",
