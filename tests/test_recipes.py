@@ -197,8 +197,9 @@ assert recipes == {"segedu.recipes.commands"}, recipes
 @pytest.mark.parametrize("row", SEMANTIC_ROWS, ids=lambda row: f"{row.method} on {row.data}")
 def test_semantic_rows_are_complete(row: Recipe) -> None:
     """The others are in test_cell_recipes.py, test_shape_recipes.py and test_panoptic_recipes.py."""
-    assert row.metric in ("mean_iou", "foreground_iou", "dice") and 0 < row.target < 1
-    images = torch.rand(2, 1, 8, 16, 24) if row.data == "volume" else torch.rand(2, 3, 64, 112)
+    assert row.metric in ("mean_iou", "foreground_iou", "dice", "foreground_dice") and 0 < row.target < 1
+    is_volume = row.data in ("volume", "hippocampus")
+    images = torch.rand(2, 1, 8, 16, 24) if is_volume else torch.rand(2, 3, 64, 112)
     target = torch.zeros(2, *images.shape[2:], dtype=torch.int64)
     logits = row.build()(images)
     assert logits.shape == (2, len(row.classes), *images.shape[2:])
@@ -342,8 +343,12 @@ def test_scores_by_hand() -> None:
     assert semantic_scores(matrix)["foreground_iou"] == pytest.approx(5 / 7)  # a wrong foreground class is foreground
     assert semantic_scores(matrix)["dice"] == pytest.approx((4 / 7 + 4 / 5) / 2)
     assert semantic_scores(matrix)["mean_iou"] == pytest.approx((5 / 7 + 2 / 5 + 2 / 3) / 3)
-    assert semantic_scores(torch.tensor([[4, 0], [0, 0]])) == {"mean_iou": 1.0, "dice": None, "foreground_iou": None}
-    assert semantic_scores(torch.zeros(2, 2)) == {"mean_iou": None, "dice": None, "foreground_iou": None}
+    assert semantic_scores(matrix)["foreground_dice"] == pytest.approx(10 / 12)  # 5 of 6 and 6 voxels agree
+    assert semantic_scores(matrix)["dice_1"] == pytest.approx(4 / 7)
+    assert semantic_scores(matrix)["dice_2"] == pytest.approx(4 / 5)
+    undefined = {"dice": None, "foreground_iou": None, "foreground_dice": None}  # two classes have no dice_1
+    assert semantic_scores(torch.tensor([[4, 0], [0, 0]])) == undefined | {"mean_iou": 1.0}
+    assert semantic_scores(torch.zeros(2, 2)) == undefined | {"mean_iou": None}
 
 
 def test_gaussian_otsu() -> None:

@@ -34,6 +34,7 @@ FAMILIES = {
         "camvid": ("encoder_unet", "deeplabv3plus", "pspnet"),
     },
     "volumes": {"prostate": ("unet",), "volume": ("unet3d", "nnunet")},
+    "hippocampus": {"hippocampus": ("unet3d", "nnunet")},
     "cell_instances": {"cells": ("signed_distance", "stardist", "cellpose", "spatial_embedding")},
     "microscopes": {
         "nuclei_grouped": (
@@ -48,6 +49,8 @@ FAMILIES = {
         "rcnn", "fast_rcnn", "yolov1", "ssd", "retinanet", "fcos", "faster_rcnn", "mask_rcnn", "yolact", "condinst",
         "solov2",
     )},
+    "blood_cells": {"bccd": ("retinanet", "fcos")},
+    "pedestrians": {"pennfudan": ("faster_rcnn", "mask_rcnn", "yolact", "condinst")},
     "panoptic": {"street": ("panoptic_fpn",)},
 }
 # fmt: on

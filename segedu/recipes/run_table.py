@@ -44,6 +44,8 @@ def print_result(result: dict[str, Any], out: Path) -> None:
     console.print(table)
     if result["metric"] == "instance_accuracy":
         console.print(higher_iou_scores(result), soft_wrap=True)
+    elif line := all_figures(result):
+        console.print(line, soft_wrap=True)
     goal = f"target {result['target']}; " if result["target"] else ""  # recipes of own images have none
     console.print(
         f"{goal}seed {result['seed']}, {result['steps']} steps, "
@@ -94,6 +96,18 @@ def higher_iou_scores(result: dict[str, Any]) -> str:
         " ".join([name, *("-" if value is None else f"{value:.3f}" for value in values)]) for name, values in parts
     ]
     return f"{split} at IoU {', '.join(map(str, INSTANCE_IOUS))}: {'; '.join(texts)}"
+
+
+def all_figures(result: dict[str, Any]) -> str:
+    """Every figure on all images of the last split, such as those of each class; empty if there is only the metric."""
+    texts = []
+    for name, table in result["rows"].items():
+        split, groups = list(table.items())[-1]
+        figures = {key: value for key, value in groups["all"].items() if value is not None}
+        if len(figures) < 2:
+            return ""
+        texts.append(f"{name} " + " ".join(f"{key} {value:.4f}" for key, value in figures.items()))
+    return f"all figures on {split}: {'; '.join(texts)}"
 
 
 def print_seeds(results: Sequence[dict[str, Any]]) -> None:

@@ -101,13 +101,22 @@ def _none_for_nan(figures: dict[str, float]) -> Figures:
 def semantic_scores(matrix: Tensor) -> Figures:
     """Mean IoU of all classes, mean Dice and IoU of the foreground, from a confusion matrix (K, K).
 
-    `foreground_iou` merges all foreground classes into one, `dice` is the mean over the foreground classes.
+    `foreground_iou` and `foreground_dice` merge all foreground classes into one. `dice` is the mean over the foreground
+    classes. With more than one of them, `dice_1` is the Dice of class 1, and so on.
     """
     matrix = matrix.double()
     union = float(matrix.sum() - matrix[0, 0])  # pixels that are foreground in the ground truth or the prediction
     foreground = float(matrix[1:, 1:].sum()) / union if union else None
-    mean_iou, dice = mean_iou_from_confusion(matrix), dice_per_class_from_confusion(matrix)[1:].nanmean()
-    return _none_for_nan({"mean_iou": float(mean_iou), "dice": float(dice)}) | {"foreground_iou": foreground}
+    mean_iou, dice = mean_iou_from_confusion(matrix), dice_per_class_from_confusion(matrix)[1:]
+    figures = _none_for_nan({"mean_iou": float(mean_iou), "dice": float(dice.nanmean())})
+    figures |= {"foreground_iou": foreground, "foreground_dice": None if foreground is None else _dice(foreground)}
+    per_class = {f"dice_{k}": value for k, value in enumerate(dice.tolist(), 1)} if len(dice) > 1 else {}
+    return figures | _none_for_nan(per_class)
+
+
+def _dice(iou: float) -> float:
+    """Dice of the regions with this IoU."""
+    return 2 * iou / (1 + iou)
 
 
 def measure_semantic(predict: Predict, sets: Sets, num_classes: int) -> Table:
@@ -160,7 +169,10 @@ def _pair(prediction: Any, target: Any) -> tuple[Any, Any]:
 
 
 def measure_detections(predict: Predict, sets: Sets, num_classes: int = 2) -> Table:
-    """COCO's average precision: `box_ap`, `box_ap50`, `mask_ap` and `mask_ap50`; None without masks."""
+    """COCO's average precision: `box_ap`, `box_ap50`, `mask_ap` and `mask_ap50`; None without masks.
+
+    With several classes in the ground truth, `box_ap50_1` is the AP50 of class 1, and so on.
+    """
     return _measure(predict, sets, _pair, _average_precisions)
 
 
@@ -172,6 +184,10 @@ def _average_precisions(pairs: list[tuple[dict[str, Tensor], dict[str, Tensor]]]
             evaluation.update(detections, target)
         result = evaluation.compute()
         figures |= _none_for_nan({f"{kind}_ap50": result["AP50"], f"{kind}_ap": result["AP"]})
+        if len(result["labels"]) > 1:  # precision has the axes threshold, recall, class and area
+            per_class = result["precision"][0, :, :, 0].mean(axis=0)
+            named = zip(result["labels"].tolist(), per_class, strict=True)
+            figures |= _none_for_nan({f"{kind}_ap50_{label}": ap for label, ap in named})
     return figures
 
 

@@ -1,8 +1,8 @@
 """The catalogue of pretrained weights, official files and our own small ones: URL, hash, licence and renamed keys.
 
 `catalogue_row` documents the fields of an entry. Query-based networks, such as DETR and SAM, are in
-`catalogue_queries`, the networks of the recipes in `catalogue_recipes`, and those of real microscope images in
-`catalogue_microscopes`.
+`catalogue_queries`, the networks of the recipes in `catalogue_recipes`, those of real microscope images in
+`catalogue_microscopes`, and those of real medical images in `catalogue_medical`.
 
 How each file is verified depends on what its publisher provides:
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from segedu.weights.catalogue_medical import MEDICAL
 from segedu.weights.catalogue_microscopes import MICROSCOPES
 from segedu.weights.catalogue_queries import QUERIES
 from segedu.weights.catalogue_recipes import RECIPES
@@ -178,6 +179,7 @@ WEIGHTS: dict[str, Weights] = {
     **QUERIES,
     **RECIPES,
     **MICROSCOPES,
+    **MEDICAL,
     "dino_vits16": _dino("dino_deitsmall16_pretrain", 86_710_517, "vit_small_patch16"),
     "dino_vits8": _dino("dino_deitsmall8_pretrain", 86_728_949, "vit_small_patch8"),
     "dino_vitb16": _dino(
