@@ -144,7 +144,8 @@ def peers(files: list[Path]) -> list[str]:
 def weights(method: Method) -> tuple[list[str], list[str]]:
     """Names for `segedu.weights.load`: of small weights that the course trained, and of official ones."""
     stem, module = Path(method.path).stem, method.path.removesuffix(".py").replace("/", ".")
-    ours = [n for n, w in WEIGHTS.items() if w.url == w.file_name and MADE_FOR.get(n, n.partition("_")[2]) == stem]
+    small = {n: w.options.get("method", n.partition("_")[2]) for n, w in WEIGHTS.items() if w.url == w.file_name}
+    ours = [name for name, method in small.items() if MADE_FOR.get(name, method) == stem]
     built = [n for n, w in WEIGHTS.items() if w.builder.partition(":")[0] == module]
     as_backbone = [n for n, w in WEIGHTS.items() if w.builder.startswith("segedu.backbones.") and n.startswith(stem)]
     return ours, built + as_backbone
