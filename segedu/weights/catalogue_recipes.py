@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from segedu.weights.catalogue_row import Weights
 
-DATA_SETS = ("street", "shapes", "cells", "noisy_cells", "bacteria", "volume")
+DATA_SETS = ("street", "shapes", "cells", "noisy_cells", "bacteria", "volume", "pets", "aerial")
 
 
 class PhotoFile(NamedTuple):

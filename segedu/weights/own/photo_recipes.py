@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from segedu.recipes.recipe import find_recipe
 from segedu.training.checkpoints import load_checkpoint
-from segedu.weights.catalogue_recipes import PHOTO_FILES
+from segedu.weights.catalogue_recipes import PHOTO_FILES, data_and_method
 
 FOLDER = Path(__file__).parent
 OPTIONS = "--accelerator cpu --precision bf16-mixed"
@@ -41,7 +41,7 @@ def store(name: str, run: Path, folder: Path = FOLDER) -> Path:
     Raises:
         ValueError: the run is that of another recipe.
     """
-    data, method = name.split("_", 1)
+    data, method = data_and_method(name)
     result = json.loads((run / "result.json").read_text())
     if (result["data"], result["method"]) != (data, method):
         raise ValueError(f"run is {run} of {result['method']} on {result['data']}, expected {method} on {data}")
