@@ -202,8 +202,10 @@ def test_label_maps_on_disk_equal_what_evaluate_measures(folder: Callable, tmp_p
 
 def test_the_commands_work_together(folder: Callable, tmp_path: Path) -> None:
     root, out = folder("masks"), tmp_path / "run"
-    done = command("train", "unet", "--data", root, "--steps", 2, "--window", 64, "--out", out, "--accelerator", "cpu")
+    words = ("train", "unet", "--data", root, "--steps", 2, "--window", 64, "--out", out, "--accelerator", "cpu")
+    done = command(*words, "--validations", 0)  # the last weights, of step 2
     assert done.exit_code == 0, done.output
+    assert "Validation:" not in done.output and not (out / "validation.csv").exists()
     assert "train 8, val 2. The folder has no splits" in done.output and "most frequent class" in done.output
     assert "target" not in done.output.partition("seed 0")[0].splitlines()[-1]
     done = command("predict", out, root / "images" / "image_3.png", "--out", tmp_path / "masks_of_3")
