@@ -10,6 +10,8 @@ Simplified: any backbone, not the paper's modified Xception. No batch normalisat
     convolution.
 Shapes: images (B, 3, H, W) -> logits (B, K, H, W), any H and W. `postprocess`: logits -> labels (B, H, W).
 Quality: street: mean IoU 0.7884, the least of three seeds (forest 0.48), 76.2 CPU-s, from the small VGG.
+    pets: mean IoU 0.8693 on test, 0.7991 on other breeds, one seed (forest 0.63, 0.58), 122 CPU-s in bfloat16, from
+    the VGG of the encoder U-Net on pets.
 Course: 08-context
 Lab: 08_context
 """

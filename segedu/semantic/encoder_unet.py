@@ -10,6 +10,7 @@ Simplified: nearest-neighbour upsampling with batch normalisation instead of up-
 Shapes: images (B, C, H, W) -> logits (B, K, H, W), any H and W that the backbone takes. `postprocess`: logits ->
     labels (B, H, W).
 Quality: street: mean IoU 0.8208, the least of three seeds (forest 0.48), 79.2 CPU-s, from the small VGG.
+    pets: mean IoU 0.8488 on test, 0.7994 on other breeds, one seed (forest 0.63, 0.58), 275 CPU-s in bfloat16.
 Course: 06-unet
 Lab: 06_unet
 """

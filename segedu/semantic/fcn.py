@@ -12,6 +12,8 @@ Shapes: images (B, C, H, W) -> logits (B, K, H, W), any H and W. `postprocess`: 
     `fcn_vgg16(21, stride=8)` is the paper's FCN-8s. For a small one that trains in minutes on a CPU:
     FCN(ResNet(BasicBlock, (1, 1, 1, 1), widths=(16, 32, 64, 128)), num_classes=10, stride=8).
 Quality: street: mean IoU 0.7862 (FCN-8), the least of three seeds (forest 0.48), 93.8 CPU-s, from the small VGG.
+    pets: mean IoU 0.8262 on test, 0.7704 on other breeds (FCN-8), one seed (forest 0.63, 0.58), 60 CPU-s in bfloat16,
+    from the VGG of the encoder U-Net on pets.
 Course: 05-fcn
 Lab: 05_fcn
 """
