@@ -86,7 +86,9 @@ def test_a_damaged_row_is_refused(tmp_path: Path, figure: str) -> None:
         read_results(course(tmp_path, figure))
 
 
-ON_REAL_IMAGES = "nuclei_grouped: {}, instance accuracy at IoU 0.5, 0.9 on the test images, pooled, and of each kind; steps"
+ON_REAL_IMAGES = (
+    "nuclei_grouped: {}, instance accuracy at IoU 0.5, 0.9 on the test images, pooled, and of each kind; steps"
+)
 
 
 def microscopes(folder: Path, **figures: str) -> Path:
