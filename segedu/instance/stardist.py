@@ -12,7 +12,8 @@ Shapes: images (B, C, H, W) -> `logits` (B, 1, h, w) and `distances` (B, R, h, w
 Quality: label maps turned into 32 distances at their objects' centres and rendered again: mean IoU 0.962 on the 125
     nuclei of StarDist's sample image; 20,000 candidates are suppressed in 0.4 times the CPU time of StarDist's C++.
     `segedu.weights.load("cells_stardist")`, 22 CPU-s of training: instance accuracy 0.986 at IoU 0.5 on synthetic
-    nuclei, 0.905 at 0.7; Gaussian, Otsu, watershed: 0.440 and 0.302 (tests/benchmarks/cell_weights.py).
+    nuclei, 0.905 at 0.7; Gaussian, Otsu, watershed: 0.440 and 0.302 (tests/benchmarks/cell_weights.py). Real nuclei:
+    0.690 after 280 CPU-s, Otsu and watershed 0.607 (`segedu train stardist --data nuclei_grouped`).
 Course: 09-distances
 Lab: 09_distances
 """

@@ -145,7 +145,9 @@ RECIPES = (
         omnipose.omnipose_targets,
         build=lambda: quick_layout(omnipose.Omnipose(3, CELLPOSE_WIDTHS)),
         loss=omnipose.omnipose_loss,
-        postprocess=lambda outputs, size: omnipose.postprocess(outputs),
+        # Predicted flows have errors, so five steps leave fragments. These values were chosen on images of the split
+        # val. Of the cells of the training, 97 % have at least 100 pixels.
+        postprocess=lambda outputs, size: omnipose.postprocess(outputs, threshold=1.0, steps=300, min_size=100),
         steps=800,
         learning_rate=3e-3,
         target=0.60,

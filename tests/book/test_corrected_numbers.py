@@ -14,6 +14,7 @@ import pytest
 import torch
 from book.page_cells import COURSE, find, rounds_to, run_cells_of, source, states
 from exercises.lab_cells import run_cells, sources
+from segedu_site.results import read_accuracies
 from torch import Tensor, nn
 
 from segedu.datasets.cells import draw_cells
@@ -320,19 +321,34 @@ def test_rays_of_stardist() -> None:
     assert max(abs(iou[32, step] - iou[32, 1]) for step in (2, 4)) < 0.01 and detected[4] > 95 > 85 > detected[8]
 
 
-def test_real_nuclei() -> None:
+def test_real_images() -> None:
     page = "09-distances/which"
-    of_methods = {}
-    for method in ("cellpose", "stardist"):
-        plain, scores = row(f"nuclei: {method}, ").split("; ")
-        of_methods |= {"plain": plain.split()[-5:], method: scores.split()[1:6]}
+    nuclei, cells = ({one.method: one for one in read_accuracies(data)} for data in ("nuclei_grouped", "phase_cells"))
     plain, cellpose, stardist = (
-        [float(value) for value in of_methods[key]] for key in ("plain", "cellpose", "stardist")
+        [float(value) for value in values]
+        for values in (nuclei["stardist"].plain_at_iou, nuclei["cellpose"].at_iou, nuclei["stardist"].at_iou)
     )
     states(page, "Cellpose is ahead of StarDist at every threshold")
     assert all(better > worse for better, worse in zip(cellpose, stardist, strict=True))
-    states(page, "At IoU 0.9, StarDist is below the baseline without a network.")
-    assert stardist[-1] < plain[-1]
+    states(page, "At the thresholds 0.8 and 0.9, StarDist is below the baseline without a network")
+    assert [own < other for own, other in zip(stardist, plain, strict=True)] == [False, False, False, True, True]
+    states(page, "Cells in phase contrast")
+    at_half = {method: float(one.at_iou[0]) for method, one in cells.items()}
+    states(page, "Cellpose has about twice the accuracy of StarDist.")
+    assert 1.7 < at_half["cellpose"] / at_half["stardist"] < 2.3
+    states(page, "Omnipose is ahead of StarDist and behind Cellpose")
+    assert at_half["stardist"] < at_half["omnipose"] < at_half["cellpose"]
+    states(page, "StarDist also had about half of the training time of Cellpose.")
+    assert 0.4 < float(cells["stardist"].cpu_seconds) / float(cells["cellpose"].cpu_seconds) < 0.6
+    texts = dict(text.split(maxsplit=1) for text in row("perfect targets of phase_cells").split("; "))
+    perfect = {name: [float(value) for value in values.split()] for name, values in texts.items()}
+    at_low_iou, at_high_iou = find(
+        r"reach ([\d.]+) on these images at an IoU of 0.5, but only ([\d.]+) at 0.8", source(page)
+    )
+    assert rounds_to(perfect["stardist"][0], at_low_iou) and rounds_to(perfect["stardist"][1], at_high_iou)
+    assert all(rounds_to(value, "1.00") for value in perfect["cellpose"])
+    before, after = find(r"lower the accuracy from ([\d.]+) to ([\d.]+),", source(page))
+    assert rounds_to(perfect["omnipose"][0], before) and rounds_to(perfect["omnipose_tuned"][0], after)
 
 
 # --- statements that were weakened to what was measured -------------------------------------------------------------

@@ -31,7 +31,6 @@ NETWORKS = {  # name of the file -> method and data set of its recipe
     "nuclei_stardist": ("stardist", "nuclei_grouped"),
     "nuclei_cellpose": ("cellpose", "nuclei_grouped"),
     "phase_cells_cellpose": ("cellpose", "phase_cells"),
-    "phase_cells_omnipose": ("omnipose", "phase_cells"),
 }
 SOURCES = {
     "nuclei_grouped": {
@@ -46,7 +45,7 @@ SOURCES = {
         "licence_of_data": "MIT, (c) 2018 Okinawa Institute of Science & Technology Graduate University",
         "split": "splits/*.txt of the folder phase_cells: neighbouring fields of view are in one split",
         "citation": "Tsai et al., SoftwareX 9, 2019, doi 10.1016/j.softx.2019.02.007",
-        "objects": "whole cells in phase contrast, of an area of 300 to 1000 pixels, up to 100 pixels long",
+        "objects": "whole cells in phase contrast, half of them with an area of 300 to 900 pixels",
     },
 }
 
