@@ -83,6 +83,7 @@ def test_changes_keep_boxes_on_their_cells(folder: Path) -> None:
         cropped, left = crop(image, objects, (..., slice(30, 30 + WINDOW), slice(65, 65 + WINDOW)))
         assert cropped.shape == (3, WINDOW, WINDOW) and left["labels"].tolist() == [2, 3]  # 15 of 50 columns are left
         for x1, y1, x2, y2 in left["boxes"].round().int().tolist():
+            assert (x2 - x1, y2 - y1) in ((90, 90), (20, 20))
             centre = cropped[:, (y1 + y2) // 2, (x1 + x2) // 2]
             assert centre[2] > centre[1] + 0.3  # purple
         shapes.add(tuple(left["boxes"][1].tolist()))
