@@ -59,11 +59,12 @@ SMALLER = {  # lab -> what stands in its cells, and a smaller scale: first for r
         "95, 45, 32": "15, 5, 8",
     },
 }
-WHOLE = {
+WHOLE = {  # cells that define more than functions and that the training uses
     "09_distances": ("picture",),
     "12_one_stage": ("picture",),
+    "14_top_down": ("trainable",),
     "16_promptable": ("asking",),
-}  # cells that show something which the training uses
+}
 
 
 @pytest.fixture
