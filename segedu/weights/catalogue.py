@@ -264,16 +264,16 @@ WEIGHTS: dict[str, Weights] = {
         "cells_cellpose", "1062d3495e21acaca418e36b71609b011a2740f32caff4c80831d8ca810eb5a9", 0.42
     ),
     "shapes_mask_rcnn": _our_own(
-        "shapes_mask_rcnn", "bfdf850dbf16327d3f63e93555a94cc3266d42cd858d56335b7c24f4d2899152", 1.27, normalizes=True
+        "shapes_mask_rcnn", "8ef3c38c4624dfd0ab5de704d9b8b7d44a1a12d11c05ac599b0a4f06a759aa6a", 0.64, normalizes=True
     ),
     "shapes_yolact": _our_own(
-        "shapes_yolact", "c09e254068c80afab2b9bc68ee6fdc027df380a3017a021ebdbeb880218bc285", 1.17, normalizes=True
+        "shapes_yolact", "a8b0cb320a0dc23cea989f9f11dbcca592e7988e649575a99e65bd14fb2f407b", 0.59, normalizes=True
     ),
     "street_mask2former": _our_own(
-        "street_mask2former", "a2595f947c13c4e323cdd256832bc4785d14c59a832654a21314cfd0515da26c", 1.39, normalizes=True
+        "street_mask2former", "896794f746154f7a1e41ba4534ad95627759662b843397e606eac925c86c3c0c", 0.71, normalizes=True
     ),
     "street_oneformer": _our_own(
-        "street_oneformer", "82b628ccd04f09e8e21ced46fbb3e0b5b7029f2cdf5e8f95d5f2ca2b9cdcec46", 1.81, normalizes=True
+        "street_oneformer", "6884b579a4aa44d3a23adb658c4c8ceec11848319eb374f5374ed20494006d1d", 0.92, normalizes=True
     ),
     "shapes_sam": _our_own(
         "shapes_sam", "c9bc4474363cbd57de3e6a26dcfa9d89735a3ee3ecc6f6a68b658bcc961080b4", 1.61, normalizes=True

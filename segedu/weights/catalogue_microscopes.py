@@ -9,7 +9,6 @@ NUCLEI, PHASE_CELLS = "nuclei of the 2018 Data Science Bowl", "cells of Usiigaci
 FILES: dict[str, tuple[str, float, str]] = {
     "nuclei_stardist": ("0db91d87d29d230cc1ceecfc197269e261e9a54e4c0c6d5128e23cd5c9e7e6c5", 1.55, NUCLEI),
     "nuclei_cellpose": ("9ce47db680edc79998369e8240197d40d049b6bb4fe8e3ab20de7cc6f61041f3", 1.97, NUCLEI),
-    "phase_cells_cellpose": ("f86b2d74835353f2ab8615d80a73961f23c2d2f9e5e177effbcddfa751b3cafe", 1.97, PHASE_CELLS),
 }
 
 

@@ -62,13 +62,6 @@ PHOTO_FILES: dict[str, PhotoFile] = {
         "CC BY-SA 4.0",
         "CC-BY-SA-4.0",
     ),
-    "aerial_encoder_unet": PhotoFile(
-        "e98924d36d93341bdbae23d60fb7db84fe9779f1f9bb84acd66edc897419a7fa",
-        1.05,
-        "36 aerial images of Dubai, by Humans in the Loop",
-        "CC0 1.0",
-        "CC-BY-SA-4.0",
-    ),
 }
 
 

@@ -62,6 +62,7 @@ def make(build: Callable, train: Callable, detect: Detect, file: Path) -> None:
     torch.manual_seed(making.SEED)
     model, start = build(), time.process_time()
     losses = train(model, samples)
+    model.half().float()  # the precision of the file
     log = {
         "shapes_version": SHAPES_VERSION,
         "scenes": SCENES,
@@ -71,7 +72,7 @@ def make(build: Callable, train: Callable, detect: Detect, file: Path) -> None:
         "cpu_seconds_of_training": round(time.process_time() - start),
         "on_new_scenes": precision(model, detect),
     }
-    making.write(model, file, log)
+    making.write(model.half(), file, log)
 
 
 def train(model: MaskRCNN, samples: Examples, steps: int = STEPS, every: int = 100) -> list[float]:

@@ -180,6 +180,7 @@ def main() -> None:
             save_file(model.state_dict(), FILE.with_suffix(".part"))  # to have weights if training is stopped early
 
     losses = train(model, samples, watch=watch)
+    model.half().float()  # the precision of the file
     log = {
         "street_version": STREET_VERSION,
         "scenes": SCENES,
@@ -190,7 +191,7 @@ def main() -> None:
         "cpu_seconds_of_training": round(time.process_time() - start),
         "on_new_scenes": measure(model, draw(*HELD_OUT)),
     }
-    making.write(model, FILE, log)
+    making.write(model.half(), FILE, log)
     FILE.with_suffix(".part").unlink(missing_ok=True)
 
 

@@ -124,6 +124,7 @@ def main() -> None:
     start_from_street_mask2former(model)
     losses = train(model, samples)
     model.text = None
+    model.half().float()  # the precision of the file
     log = {
         "street_version": STREET_VERSION,
         "scenes": SCENES,
@@ -133,7 +134,7 @@ def main() -> None:
         "cpu_seconds_of_training": round(time.process_time() - start),
         "on_new_scenes": measure(model, draw(*HELD_OUT)),
     }
-    making.write(model, FILE, log)
+    making.write(model.half(), FILE, log)
 
 
 if __name__ == "__main__":
