@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from segedu.metrics.confusion import confusion_matrix
 from segedu.metrics.semantic import mean_iou_from_confusion
+from segedu.recipes.evaluation import evaluate_run
 from segedu.recipes.photos import RECIPES, ReducedForest
 from segedu.recipes.recipe import Recipe, find_recipe, load_recipe
 from segedu.recipes.reduced_network import Reduced
@@ -115,6 +116,14 @@ def test_a_large_photograph_is_reduced_as_a_whole(tmp_path: Path) -> None:
     run.model.network.register_forward_pre_hook(lambda module, args: sizes.append(tuple(args[0].shape[-2:])))
     assert run.predict(torch.rand(3, 700, 1400)).shape == (700, 1400)
     assert set(sizes) == {(64, 128)}
+
+
+def test_the_evaluation_of_a_run_gives_the_figure_of_its_training(tmp_path: Path) -> None:
+    recipe, folder = load_recipe("fcn8", "pets"), miniature(tmp_path, "pets")
+    result = run_recipe(recipe, tmp_path / "run", folder=folder, steps=3, accelerator="cpu", progress=False)
+    for split in ("val", "test"):
+        figures = evaluate_run(load_run(tmp_path / "run"), folder, split, progress=False).figures
+        assert figures["mean_iou"] == pytest.approx(result["rows"]["fcn8"][split]["all"]["mean_iou"], abs=1e-6)
 
 
 def test_weights_move_between_a_network_and_a_reduced_one() -> None:

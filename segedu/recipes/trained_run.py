@@ -7,7 +7,7 @@ training, predicts it in tiles if it is large, and returns the prediction at the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -197,4 +197,6 @@ def _recipe_of(about: dict, path: Path) -> tuple[Recipe, Preparation | None]:
     name = about.get("method"), about.get("data")
     if name not in NAMES:
         raise ValueError(f"{path} does not say what it was trained for, expected a checkpoint of segedu train")
-    return load_recipe(*name), None
+    if "preparation" not in about:
+        return load_recipe(*name), None
+    return load_recipe(*name), replace(Preparation(**about["preparation"]), longest_side=None)  # `Reduced` reduces
