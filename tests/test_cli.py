@@ -37,7 +37,7 @@ def said(*words: str) -> str:
         ("detr", 'segedu.weights.load("shapes_detr")'),
         ("maskformer", "Official weights are in segedu.weights.load('maskformer_resnet50_ade20k' or"),
         ("mobile_sam", "segedu.weights.load('mobile_sam')"),
-        ("pspnet", "There is a recipe for street: segedu train pspnet --data street."),
+        ("pspnet", "There is a recipe for street and aerial and camvid: segedu train pspnet --data street."),
         (
             "stardist",
             "There is a recipe for cells and nuclei_grouped and phase_cells: segedu train stardist --data cells.",
@@ -148,7 +148,7 @@ def test_wrong_files_of_train(folder: Path, tmp_path: Path, method: str, monkeyp
     assert "labels/val.png is not a readable image" in train()
     assert not (tmp_path / "out").exists()
     monkeypatch.delenv("SEGEDU_DATA")
-    assert "expected the path of a folder that contains the folder 'nuclei_grouped'" in train()
+    assert "data set 'nuclei_grouped' is not in" in train()
 
 
 def test_a_damaged_checkpoint(tmp_path: Path) -> None:

@@ -184,12 +184,11 @@ def test_help_of_train_imports_no_recipe() -> None:
 import sys
 from typer.testing import CliRunner
 from segedu.cli import app
-from segedu.datasets.data_folder import REAL_DATA
 outcome = CliRunner().invoke(app, ["train", "unet", "--help"])
 assert outcome.exit_code == 0, outcome.output
 assert not {"torch", "segedu.panoptic", "segedu.promptable"} & set(sys.modules)
 recipes = {name for name in sys.modules if name.startswith("segedu.recipes.")}
-assert recipes == {"segedu.recipes.commands"}, recipes
+assert recipes == {"segedu.recipes.commands", "segedu.recipes.data_command"}, recipes
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

@@ -135,8 +135,9 @@ def _find_recipe(
         typer.echo(split_note(folder))
         watch = Watch(validations_of(folder, validations, patience), patience, tensorboard)
         return own_recipe(method, folder, **own), folder, watch
-    if len(folder.parts) > 1 and not folder.exists():
-        raise FileNotFoundError(f"data is {data!r}, which does not exist, expected a folder with images and masks")
+    if len(folder.parts) > 1 and not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"data is {data!r}, which {problem}, expected a folder with images and masks")
     if any(value is not None for value in (validations, patience, *own.values())):
         raise typer.BadParameter(
             f"--window, --longest-side, --ignore, --train-images, --augment, --validations and --patience are for a "

@@ -102,7 +102,7 @@ def _recipe(method: str, unlabelled: int, alpha: float, target: float) -> Recipe
 
 
 RECIPES = (
-    _recipe("denoiseg", UNLABELLED, alpha=0.5, target=0.2),
-    _recipe("denoiseg_alpha_0", UNLABELLED, alpha=0.0, target=0.1),
-    _recipe("three_classes", 0, alpha=0.0, target=0.1),
+    _recipe("denoiseg", UNLABELLED, alpha=0.5, target=0.3),
+    _recipe("denoiseg_alpha_0", UNLABELLED, alpha=0.0, target=0.22),
+    _recipe("three_classes", 0, alpha=0.0, target=0.25),
 )
