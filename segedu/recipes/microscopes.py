@@ -88,7 +88,7 @@ RECIPES = (
         postprocess=lambda outputs, size: signed_distance.postprocess(outputs),
         steps=1800,
         learning_rate=5e-3,
-        target=0.70,
+        target=0.62,
     ),
     on_nuclei(
         "stardist",
@@ -98,7 +98,7 @@ RECIPES = (
         postprocess=stardist.postprocess,
         steps=2400,
         learning_rate=3e-3,
-        target=0.75,
+        target=0.65,
     ),
     on_nuclei(
         "cellpose",
@@ -108,7 +108,7 @@ RECIPES = (
         postprocess=lambda outputs, size: cellpose.postprocess(outputs),
         steps=1200,
         learning_rate=3e-3,
-        target=0.75,
+        target=0.72,
     ),
     on_nuclei(
         "spatial_embedding",
@@ -117,7 +117,7 @@ RECIPES = (
         **embedding_functions(64.0),
         steps=1500,
         learning_rate=3e-3,
-        target=0.70,
+        target=0.62,
     ),
     on_nuclei(
         "mask_rcnn",
@@ -128,7 +128,7 @@ RECIPES = (
         collate=stack_with_targets,
         steps=1600,
         learning_rate=3e-3,
-        target=0.70,
+        target=0.62,
     ),
     on_phase_cells(
         "cellpose",
@@ -138,7 +138,7 @@ RECIPES = (
         postprocess=lambda outputs, size: cellpose.postprocess(outputs),
         steps=800,
         learning_rate=3e-3,
-        target=0.60,
+        target=0.65,
     ),
     on_phase_cells(
         "omnipose",
@@ -150,7 +150,7 @@ RECIPES = (
         postprocess=lambda outputs, size: omnipose.postprocess(outputs, threshold=1.0, steps=300, min_size=100),
         steps=800,
         learning_rate=3e-3,
-        target=0.60,
+        target=0.5,
     ),
     on_phase_cells(
         "stardist",
@@ -160,7 +160,7 @@ RECIPES = (
         postprocess=stardist.postprocess,
         steps=800,
         learning_rate=3e-3,
-        target=0.40,
+        target=0.25,
     ),
     on_phase_cells(
         "spatial_embedding",
@@ -169,6 +169,6 @@ RECIPES = (
         **embedding_functions(64.0),
         steps=800,
         learning_rate=3e-3,
-        target=0.50,
+        target=0.25,
     ),
 )

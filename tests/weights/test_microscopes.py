@@ -53,7 +53,7 @@ def test_the_network_normalises_any_exposure(name: str) -> None:
     outputs, darker, negative, other = (model(one)[key] for one in (image, 0.2 * image, 1 - image, image.flip(-1)))
     changed = (outputs - other).abs().mean()
     assert torch.allclose(outputs, darker, atol=1e-3) and changed > 0.1
-    assert (outputs - negative).abs().mean() < 0.2 * changed  # its percentiles are not exactly the same pixels
+    assert (outputs - negative).abs().mean() < 0.5 * changed  # its percentiles are not exactly the same pixels
 
 
 @each
