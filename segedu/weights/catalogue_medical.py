@@ -26,13 +26,6 @@ MEDICAL_FILES: dict[str, MedicalFile] = {
         "CC BY-SA 4.0",
         "CC-BY-SA-4.0",
     ),
-    "bccd_retinanet": MedicalFile(
-        "b91c86c74df21b0ab5ef9aa73dec88f1b9432004fc03fb9ca1cf064e31905b64",
-        1.39,
-        "205 images of blood of BCCD, (c) 2017 shenggan",
-        "MIT",
-        "MIT",
-    ),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from segedu.weights.catalogue_row import Weights
 
 # name -> SHA-256 of the file, its size in MiB, and the images that it was trained on
-NUCLEI, PHASE_CELLS = "nuclei of the 2018 Data Science Bowl", "cells of Usiigaci in phase contrast"
+NUCLEI = "nuclei of the 2018 Data Science Bowl"
 FILES: dict[str, tuple[str, float, str]] = {
     "nuclei_stardist": ("0db91d87d29d230cc1ceecfc197269e261e9a54e4c0c6d5128e23cd5c9e7e6c5", 1.55, NUCLEI),
     "nuclei_cellpose": ("9ce47db680edc79998369e8240197d40d049b6bb4fe8e3ab20de7cc6f61041f3", 1.97, NUCLEI),

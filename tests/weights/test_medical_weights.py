@@ -18,7 +18,7 @@ from segedu.weights.catalogue_medical import MEDICAL_FILES
 from segedu.weights.own import medical_recipes
 
 each = pytest.mark.parametrize("name", MEDICAL_FILES)
-BARS = {"hippocampus_unet3d": 0.86, "bccd_retinanet": 0.75}  # on the test split
+BARS = {"hippocampus_unet3d": 0.86}  # on the test split
 
 
 def log_of(name: str) -> dict:
@@ -63,8 +63,8 @@ def test_the_file_reaches_the_figures_of_its_card(name: str, shared_data: Path) 
 
 
 def test_another_run_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "result.json").write_text('{"data": "shapes", "method": "retinanet"}')
-    with pytest.raises(ValueError, match="of retinanet on shapes, expected retinanet on bccd"):
-        medical_recipes.store("bccd_retinanet", tmp_path)
+    (tmp_path / "result.json").write_text('{"data": "volume", "method": "unet3d"}')
+    with pytest.raises(ValueError, match="of unet3d on volume, expected unet3d on hippocampus"):
+        medical_recipes.store("hippocampus_unet3d", tmp_path)
     with pytest.raises(ValueError, match="name is 'bccd_detr', expected one of"):
         medical_recipes.store("bccd_detr", tmp_path)

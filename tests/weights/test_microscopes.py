@@ -20,7 +20,7 @@ from segedu.weights.catalogue_microscopes import FILES
 from segedu.weights.own import microscopes
 
 each = pytest.mark.parametrize("name", FILES)
-KINDS = {"nuclei_grouped": ("val", "fluo_other"), "phase_cells": ("val", "all")}  # a few images, which are quick
+KINDS = {"nuclei_grouped": ("val", "fluo_other")}  # a few images, which are quick
 
 
 def card_of(name: str) -> dict:

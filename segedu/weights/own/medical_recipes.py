@@ -1,8 +1,8 @@
-"""The networks of two recipes on real medical images, stored for the pages and as a start for other trainings.
+"""Networks of the recipes on real medical images, stored for the pages and as a start for other trainings.
 
-The command in the log trains the network; `python -m segedu.weights.own.medical_recipes bccd_retinanet RUN`, with the
-folder of that run, then makes bccd_retinanet.safetensors and its log, bccd_retinanet.json. The log has the figures of
-the stored file, which is in half precision, on the held-out images, beside the plain baseline's.
+The command in the log trains the network. `python -m segedu.weights.own.medical_recipes hippocampus_unet3d RUN`, with
+the folder of that run, then makes hippocampus_unet3d.safetensors and its log, hippocampus_unet3d.json. The log has the
+figures of the stored file, which is in half precision, on the held-out images, beside the plain baseline's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ FOLDER = Path(__file__).parent
 OPTIONS = "--accelerator cpu --precision bf16-mixed"
 SPLITS = {
     "hippocampus": "95 volumes of the split train; val (20) and test (45) were only measured",
-    "bccd": "205 images of the split train; val (86) and test (72) were only measured",
 }
 
 

@@ -30,7 +30,6 @@ COMMAND = "segedu train {method} --data {data} --accelerator cpu --precision bf1
 NETWORKS = {  # name of the file -> method and data set of its recipe
     "nuclei_stardist": ("stardist", "nuclei_grouped"),
     "nuclei_cellpose": ("cellpose", "nuclei_grouped"),
-    "phase_cells_cellpose": ("cellpose", "phase_cells"),
 }
 SOURCES = {
     "nuclei_grouped": {
@@ -39,13 +38,6 @@ SOURCES = {
         "split": "splits/*.txt of the folder nuclei_grouped: crops of one field of view are in one split",
         "citation": "Caicedo et al., Nature Methods 16, 2019, doi 10.1038/s41592-019-0612-7",
         "objects": "nuclei, bright on dark after normalisation, 5 to 60 pixels across",
-    },
-    "phase_cells": {
-        "data": "Usiigaci, 50 phase-contrast images at half of their size",
-        "licence_of_data": "MIT, (c) 2018 Okinawa Institute of Science & Technology Graduate University",
-        "split": "splits/*.txt of the folder phase_cells: neighbouring fields of view are in one split",
-        "citation": "Tsai et al., SoftwareX 9, 2019, doi 10.1016/j.softx.2019.02.007",
-        "objects": "whole cells in phase contrast, half of them with an area of 300 to 900 pixels",
     },
 }
 

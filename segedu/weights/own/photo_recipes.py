@@ -23,7 +23,6 @@ FOLDER = Path(__file__).parent
 OPTIONS = "--accelerator cpu --precision bf16-mixed"
 SPLITS = {
     "pets": "402 photographs of the split train; the network saw none of val, test and test_other_breeds",
-    "aerial": "36 images of the split train (tiles 4, 5, 7, 8); the network saw none of val, test and test_shift",
 }
 
 
