@@ -183,7 +183,7 @@ def own_box_recipe(
     """The recipe of a detector on a folder of your own; the arguments are those of `own_recipe`.
 
     Raises:
-        ValueError: the method is no detector, or it needs masks and the folder has none for some objects.
+        ValueError: the method is not a detector, or it needs masks and the folder has none for some objects.
     """
     side = BOX_SIDE if longest_side is None else longest_side or None
     recipe = box_recipe(method, folder.classes, Preparation(BOXES, side, window or BOX_WINDOW), augment)
