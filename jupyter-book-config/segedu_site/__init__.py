@@ -10,6 +10,10 @@
 - `real_data`: the `{real-data}` tables of blood cells, pedestrians and hippocampi, read from the same proofs.
 - `sources`: every quoted file as a page of the site, linked from each quotation.
 - `maths`: MathJax served by the site itself.
+- `chapter_map`, `landing`: pictures, cards and the map of the chapters; `chapters` reads what they show.
+- `claims`: measured numbers in large type, and the table of all claims.
+- `lookups`: tables with a filter, and the page of wrong answers in parts.
+- `search`: compounds as one word, titles first, no code.
 - `lint`: what a finished page must keep; a complaint is a warning, and the build fails on warnings.
 """
 
@@ -21,10 +25,44 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # Jupyter Book 1 runs where segedu is not installed
-from segedu_site import address, figures, kernels, lint, maths, measured, methods, numbers, real_data, results, sources
+from segedu_site import (
+    address,
+    chapter_map,
+    claims,
+    figures,
+    kernels,
+    landing,
+    lint,
+    lookups,
+    maths,
+    measured,
+    methods,
+    numbers,
+    real_data,
+    results,
+    search,
+    sources,
+)
 
 
 def setup(app: Sphinx) -> dict:
-    for part in (kernels, address, figures, numbers, maths, measured, methods, results, real_data, sources, lint):
+    for part in (
+        kernels,
+        address,
+        figures,
+        numbers,
+        maths,
+        measured,
+        methods,
+        results,
+        real_data,
+        sources,
+        chapter_map,
+        landing,
+        claims,
+        lookups,
+        search,
+        lint,
+    ):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
