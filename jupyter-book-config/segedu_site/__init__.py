@@ -13,6 +13,7 @@
 - `chapter_map`, `landing`: pictures, cards and the map of the chapters; `chapters` reads what they show.
 - `claims`: measured numbers in large type, and the table of all claims.
 - `lookups`: tables with a filter, and the page of wrong answers in parts.
+- `quizzes`: quizzes that can be answered and are marked.
 - `search`: compounds as one word, titles first, no code.
 - `lint`: what a finished page must keep; a complaint is a warning, and the build fails on warnings.
 """
@@ -38,6 +39,7 @@ from segedu_site import (
     measured,
     methods,
     numbers,
+    quizzes,
     real_data,
     results,
     search,
@@ -61,6 +63,7 @@ def setup(app: Sphinx) -> dict:
         landing,
         claims,
         lookups,
+        quizzes,
         search,
         lint,
     ):

@@ -13,6 +13,7 @@ all claims, on the page `course/measured.md`.
 from __future__ import annotations
 
 import re
+from html import escape
 from pathlib import Path
 
 import yaml
@@ -95,9 +96,9 @@ class Claims(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         note_sources(self)
         rows, changed = read_rows(ROOT), set(stale(ROOT))
-        head = ["Claim", "Measured", "Command", "Date"]
+        head = ["Claim", "Measured", "Date"]
         table = nodes.table("", classes=["look-up"])
-        group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in (34, 34, 22, 10)), cols=4)
+        group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in (50, 34, 16)), cols=3)
         group += nodes.thead("", text_row(head))
         body = nodes.tbody()
         for claim in read_claims(ROOT):
@@ -109,8 +110,11 @@ class Claims(SphinxDirective):
 
     def claim_row(self, name: str, row: Row, old: bool) -> nodes.row:
         date = row.date + f", {OLD}" * old
-        line = text_row([name, row.figure, "", date])
-        line[2][0] += nodes.literal("", row.command)
+        line = text_row([name, row.figure, date])
+        command = (
+            f'<details class="claim-command"><summary>Command</summary><code>{escape(row.command)}</code></details>'
+        )
+        line[2] += nodes.raw("", command, format="html")
         line["ids"], line["names"] = [anchor(name)], [anchor(name)]
         self.env.domains.standard_domain.labels[anchor(name)] = (self.env.docname, anchor(name), name)
         self.env.domains.standard_domain.anonlabels[anchor(name)] = (self.env.docname, anchor(name))

@@ -49,6 +49,19 @@ def split_wrong_answers(text: str) -> tuple[str, dict[str, str]]:
     return parts[0], {lab: tables.strip() for lab, tables in zip(parts[1::2], parts[2::2], strict=True)}
 
 
+def without_yes(tables: str) -> str:
+    """Leave out the columns "refused" and "named" where every wrong answer is both.
+
+    >>> without_yes("| a | b | c | refused | named |\\n|---|---|---|---|---|\\n| `f` | late | You are late. | yes | yes |")
+    '| a | b | c |\\n|---|---|---|\\n| `f` | late | You are late. |'
+    """
+    if "| NO |" in tables:
+        return tables
+    tables = re.sub(r" (refused \| named|yes \| yes) \|$", "", tables, flags=re.MULTILINE)
+    tables = tables.replace("|---|---|---|---|---|", "|---|---|---|")
+    return re.sub(r"\| \| (\d+ of \d+ accepted) \| \|$", r"| \1 |", tables, flags=re.MULTILINE)
+
+
 def count_rows(tables: str) -> tuple[int, int, int, int]:
     """Exercises, wrong answers, machine mutants and refused mutants in the tables of a lab.
 
@@ -95,7 +108,7 @@ class WrongAnswers(SphinxDirective):
         _, sections = split_wrong_answers(path.read_text(encoding="utf-8"))
         if self.arguments[0] not in sections:
             raise self.error(f"wrong-answers has {self.arguments[0]!r}, expected one of {', '.join(sections)}")
-        return mark(self.parse_text_to_nodes(sections[self.arguments[0]]))
+        return mark(self.parse_text_to_nodes(without_yes(sections[self.arguments[0]])))
 
 
 def setup(app: Sphinx) -> None:

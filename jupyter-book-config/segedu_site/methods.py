@@ -166,14 +166,13 @@ def markdown(tasks: dict[str, list[Method]], root: Path = ROOT, entries: Iterabl
         root: of the checkout.
         entries: tasks whose entries are on a page of the site; only their methods are linked.
     """
-    lines = ["| Method | Task | Code | Taught in | Compared with | Weights |", "|---|---|---|---|---|---|"]
+    lines = ["| Method | Code | Taught in | Compared with | Weights |", "|---|---|---|---|---|"]
     for task, methods in tasks.items():
         for method in methods:
             ours, official = weights(method)
             linked = f"[**{method.name}**](#{label(method)})" if task in entries else f"**{method.name}**"
             cells = [
                 f'<span id="{make_id(method.name)}"></span>{linked}',  # links to the entry once led here
-                task,
                 f"{{segedu}}`{method.path}`",
                 ", ".join(places(method, root)),
                 ", ".join(peers(tests_of(method, root))) or "by hand",
