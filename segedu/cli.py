@@ -173,10 +173,8 @@ def quizzes(
     if anki:
         write_anki(questions, anki)
     marked = sum(bool(question.key) for question in questions)
-    typer.echo(
-        f"{len(questions)} questions, {marked} of them with a key"
-        + "".join(f"; {path}" for path in (moodle, anki) if path)
-    )
+    files = ", ".join(str(path) for path in (moodle, anki) if path)
+    typer.echo(f"{len(questions)} questions, {marked} of them with a key" + (f", written to {files}" if files else ""))
 
 
 for command in (

@@ -12,6 +12,7 @@
 - `maths`: MathJax served by the site itself.
 - `chapter_map`, `landing`: pictures, cards and the map of the chapters; `chapters` reads what they show.
 - `claims`: measured numbers in large type, and the table of all claims.
+- `lab_pages`: what the cells of labs and solutions display.
 - `lookups`: tables with a filter, and the page of wrong answers in parts.
 - `quizzes`: quizzes that can be answered and are marked.
 - `search`: compounds as one word, titles first, no code.
@@ -32,6 +33,7 @@ from segedu_site import (
     claims,
     figures,
     kernels,
+    lab_pages,
     landing,
     lint,
     lookups,
@@ -62,6 +64,7 @@ def setup(app: Sphinx) -> dict:
         chapter_map,
         landing,
         claims,
+        lab_pages,
         lookups,
         quizzes,
         search,

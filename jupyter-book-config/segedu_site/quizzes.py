@@ -1,8 +1,8 @@
 """Quizzes that can be answered on the page, and are marked (`quizzes.js`).
 
 A quiz is written as `segedu.teaching.quizzes` describes. Here its key, a comment in the folded answer, becomes a hidden
-element, because the script has to know it. Without JavaScript, a quiz is what it is in the source: questions with folded
-answers.
+element, because the script has to know it. Without JavaScript, a quiz is what it is in the source: questions with
+folded answers.
 """
 
 from __future__ import annotations

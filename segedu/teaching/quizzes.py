@@ -28,6 +28,7 @@ QUESTION = re.compile(
 )
 KEY = re.compile(r"^% key: *(.+)\n", re.MULTILINE)
 TOLERANCE = 0.01  # relative, of a number in an answer
+ANKI_MODEL, ANKI_DECKS = 1_847_203_911, 1_847_204_000  # Anki knows cards and decks of earlier exports by them
 
 
 @dataclass(frozen=True)
@@ -154,17 +155,14 @@ def write_anki(questions: list[Question], path: Path) -> None:
         import genanki
     except ImportError:
         raise ImportError("genanki is not installed: pip install 'segedu[author]'") from None
-    front_and_back = [{"name": "Question", "qfmt": "{{Front}}", "afmt": "{{FrontSide}}<hr id=answer>{{Back}}"}]
-    model = genanki.Model(
-        1_847_203_911, "segedu quiz", fields=[{"name": "Front"}, {"name": "Back"}], templates=front_and_back
-    )
+    template = {"name": "Question", "qfmt": "{{Front}}", "afmt": "{{FrontSide}}<hr id=answer>{{Back}}"}
+    fields = [{"name": "Front"}, {"name": "Back"}]
+    model = genanki.Model(ANKI_MODEL, "segedu quiz", fields=fields, templates=[template])
     decks = {}
     for one in questions:
-        deck = decks.setdefault(
-            one.chapter, genanki.Deck(1_847_204_000 + int(one.chapter[:2]), f"Image segmentation::{one.chapter}")
-        )
-        fields = [to_html(one.question), to_html(one.answer)]
-        deck.add_note(
-            genanki.Note(model, fields, guid=genanki.guid_for("segedu", one.chapter, one.number), tags=[one.chapter])
-        )
+        name = f"Image segmentation::{one.chapter}"
+        deck = decks.setdefault(one.chapter, genanki.Deck(ANKI_DECKS + int(one.chapter[:2]), name))
+        identity = genanki.guid_for("segedu", one.chapter, one.number)
+        sides = [to_html(one.question), to_html(one.answer)]
+        deck.add_note(genanki.Note(model, sides, guid=identity, tags=[one.chapter]))
     genanki.Package(list(decks.values())).write_to_file(str(path))
