@@ -132,10 +132,11 @@ def progress_slot(chapter: Chapter) -> str:
 
 def add_heads(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Insert the picture under a chapter's title, and its part of the map before its first section."""
-    chapter = next((one for one in read_chapters().values() if one.docname == docname), None)
-    card = getattr(app.env, "segedu_cards", {}).get(chapter.folder) if chapter else None
-    if card is None or app.builder.format != "html":
+    cards = getattr(app.env, "segedu_cards", {})
+    folder = docname.removeprefix("course/").removesuffix("/index")
+    if folder not in cards or app.builder.format != "html":
         return
+    chapter, card = read_chapters()[folder], cards[folder]
     section = next(doctree.findall(nodes.section))
     picture = nodes.container(classes=["chapter-head"])
     picture += thumbnail(folder=chapter.folder, size="page", alt=card["alt"])
