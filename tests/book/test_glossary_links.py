@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 COURSE = ROOT / "course"
 # Pages about the course itself: lists of terms, of sources and of results, and the guide for instructors.
-NO_PAGES = {"glossary", "coverage", "references", "wrong-answers", "methods", "results"}
+NO_PAGES = {"glossary", "coverage", "references", "wrong-answers", "methods", "results", "measured"}
 # Words with an everyday meaning besides, or which every page has: readers do not need a link at each of them.
 EVERYDAY = {
     *("accuracy", "ambiguity", "annotation", "background", "channel", "class", "cluster", "context", "convolution"),
