@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import yaml
 from docutils import nodes
-from PIL import Image, ImageOps
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -163,8 +163,10 @@ def find_figure(env: BuildEnvironment, name: str) -> tuple[str, str, str] | None
     return (page, anchor, image["uri"]) if image is not None else None
 
 
-def cut(path: Path, crop: list[float], size: tuple[int, int]) -> Image.Image:
+def cut(path: Path, crop: list[float], size: tuple[int, int]) -> Any:
     """A part of an image file, scaled to fill a size; what does not fit is cut off on two sides."""
+    from PIL import Image, ImageOps  # Jupyter Book 1 has no Pillow, and draws no figures
+
     image = Image.open(path).convert("RGB")
     left, top, right, bottom = crop
     width, height = image.size
@@ -174,7 +176,7 @@ def cut(path: Path, crop: list[float], size: tuple[int, int]) -> Image.Image:
 
 def write_pictures(app: Sphinx, exception: Exception | None) -> None:
     """Cut the pictures of all cards from the figures of this build."""
-    if exception is not None or app.builder.format != "html":
+    if exception is not None or app.builder.format != "html" or app.config.nb_execution_mode == "off":
         return
     folder = Path(app.outdir) / FOLDER
     for chapter, card, path in pictures(app):
