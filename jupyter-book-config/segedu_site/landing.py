@@ -13,8 +13,10 @@ cut from the figure at the end of each build, so it can never show something tha
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +167,7 @@ def find_figure(env: BuildEnvironment, name: str) -> tuple[str, str, str] | None
 
 def cut(path: Path, crop: list[float], size: tuple[int, int]) -> Any:
     """A part of an image file, scaled to fill a size; what does not fit is cut off on two sides."""
-    from PIL import Image, ImageOps  # Jupyter Book 1 has no Pillow, and draws no figures
+    from PIL import Image, ImageOps  # Jupyter Book 1 comes without Pillow
 
     image = Image.open(path).convert("RGB")
     left, top, right, bottom = crop
@@ -183,6 +185,10 @@ def write_pictures(app: Sphinx, exception: Exception | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".svg":
             logger.warning("chapter-cards: the figure %s of %s is an SVG, expected a PNG", card["figure"], chapter)
+            continue
+        if find_spec("PIL") is None:  # then the whole figure, whose middle the page shows
+            for name in SIZES:
+                shutil.copy(path, folder / f"{chapter}-{name}.webp")
             continue
         for name, size in SIZES.items():
             picture = cut(path, card.get("crop", [0, 0, 1, 1]), size)
