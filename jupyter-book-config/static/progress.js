@@ -1,7 +1,7 @@
 /* Which pages a reader has marked as read. The marks stay in this browser (localStorage), also for pages that were
    opened from a disk. Nothing is sent anywhere. Without JavaScript or storage, the pages show no marks. */
 (() => {
-  const KEY = "segedu.read";
+  const KEY = "segedu-read";
   const read = () => {
     try {
       return new Set(JSON.parse(localStorage.getItem(KEY) ?? "[]"));
@@ -99,7 +99,7 @@
     reset.type = "button";
     reset.addEventListener("click", () => {
       if (!confirm("Forget which pages you have read and your quiz answers, in this browser?")) return;
-      Object.keys(localStorage).filter((key) => key.startsWith("segedu.")).forEach((key) => localStorage.removeItem(key));
+      Object.keys(localStorage).filter((key) => key.startsWith("segedu-")).forEach((key) => localStorage.removeItem(key));
       update();
     });
     const text = element("p", `You have read ${done} of ${pages.length} pages. `);

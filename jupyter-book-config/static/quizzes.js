@@ -4,7 +4,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const quiz = document.querySelector("section#quiz");
   if (!quiz) return;
   const page = new URL(location.href).pathname.split("/").slice(-2)[0]; // such as 06-unet
-  const KEY = `segedu.quiz.${page}`;
+  const KEY = `segedu-quiz-${page}`;
   const load = () => {
     try {
       return JSON.parse(localStorage.getItem(KEY) ?? "{}");
