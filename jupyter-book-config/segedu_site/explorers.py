@@ -13,7 +13,9 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-EXPLORERS = Path(__file__).resolve().parents[2] / "segedu" / "teaching" / "explorers"
+import segedu.teaching.explorers
+
+EXPLORERS = Path(segedu.teaching.explorers.__file__).parent
 STYLE = "explorers.css"
 
 
