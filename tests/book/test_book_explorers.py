@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from firefox import FirefoxError, firefox
 from small_book import build
 
 from segedu.teaching.widgets.metrics import measures
@@ -92,6 +93,24 @@ def test_keys_move_the_explorer(chromium, pages, where: int) -> None:
     assert "only GIoU has arrows" in page.locator(".ex-sentence").inner_text()
     assert (problems, elsewhere) == ([], [])
     page.close()
+
+
+def test_firefox(pages) -> None:
+    try:
+        with firefox() as browser:
+            for address in pages:
+                browser.open(address)
+                browser.wait_for("window.segeduExplorers?.shown.size")
+                assert browser.evaluate(f"({GIOU})()") == pytest.approx(FAR, abs=1e-6)
+                browser.evaluate("document.querySelector('.ex-controls input').focus()")
+                browser.press("ArrowLeft", times=8)
+                assert browser.evaluate(f"({GIOU})()") == pytest.approx(NEAR, abs=1e-6)
+                assert browser.evaluate("document.querySelectorAll('.ex-panel polyline').length") >= 4
+            assert browser.problems == []
+    except FirefoxError as error:
+        if "no Firefox is installed" not in str(error):
+            raise
+        pytest.skip(str(error))
 
 
 def test_a_handle_follows_the_mouse(chromium, pages) -> None:

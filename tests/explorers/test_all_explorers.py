@@ -8,7 +8,6 @@ from segedu.teaching.explorers.notebook import FOLDER, names, show_explorer
 
 pytestmark = pytest.mark.browser
 SMALLEST_LABEL = 10  # CSS pixels at full width
-SLOWEST = 50  # milliseconds from a change to the new picture
 
 MOUNT = """(name) => {
     document.body.replaceChildren(document.createElement("div"));
@@ -21,12 +20,6 @@ UNDEFINED = r"""() => [...document.querySelectorAll('.ex-panels *')].flatMap((el
 TEXT_SIZES = (
     "() => [...document.querySelectorAll('.ex-panel text')].map((text) => Number(text.getAttribute('font-size')))"
 )
-DURATIONS = """([states]) => states.map((values) => {
-    const start = performance.now();
-    window.state.set(values);
-    document.body.getBoundingClientRect(); // layout belongs to the answer
-    return performance.now() - start;
-})"""
 
 
 @pytest.fixture(params=names())
