@@ -9,6 +9,7 @@
 - `results`: the `{results}` tables, read from the proofs of the training recipes.
 - `real_data`: the `{real-data}` tables of blood cells, pedestrians and hippocampi, read from the same proofs.
 - `explorers`: live explorers, `{explorer}`.
+- `states`: explorers whose pictures are computed in the build, `{states}`.
 - `sources`: every quoted file as a page of the site, linked from each quotation.
 - `maths`: MathJax served by the site itself.
 - `lint`: what a finished page must keep; a complaint is a warning, and the build fails on warnings.
@@ -35,6 +36,7 @@ from segedu_site import (
     real_data,
     results,
     sources,
+    states,
 )
 
 PARTS = (
@@ -49,6 +51,7 @@ PARTS = (
     real_data,
     sources,
     explorers,
+    states,
     lint,
 )
 
