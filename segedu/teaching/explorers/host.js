@@ -254,7 +254,6 @@ function add_control(parent, control, id, changed) {
 // Put an explorer into `parent`. Returns {values, result, set}, for tests and for links that open a state.
 export function mount(parent, explorer, start = {}) {
   parent.classList.add("ex");
-  parent.setAttribute("data-lm-suppress-shortcuts", "true"); // otherwise JupyterLab would handle the keys
   const initial = Object.fromEntries(explorer.controls.map((control) => [control.name, control.value]));
   const state = { values: { ...initial, ...start }, result: null };
   const form = make("div", parent, { className: "ex-controls", role: "group", ariaLabel: "Controls of the explorer" });
@@ -268,6 +267,8 @@ export function mount(parent, explorer, start = {}) {
     state.result = explorer.compute(state.values);
     explorer.draw(figure, state.values, state.result, set);
     for (const panel of figure.panels.values()) panel.end();
+    // otherwise JupyterLab would handle the arrow keys; it looks for the attribute at the element that has the focus
+    parent.querySelectorAll("input, select, button, [tabindex]").forEach((each) => each.setAttribute("data-lm-suppress-shortcuts", "true"));
     clearTimeout(speaking); // a screen reader hears where a slider stops, not every position that it passes
     const text = explorer.describe(state.values, state.result);
     speaking = setTimeout(() => { sentence.textContent = text; }, sentence.textContent ? 300 : 0);
