@@ -198,11 +198,10 @@ export class Panel {
   }
 
   // A click into the panel: on_press(x, y, first) gets its position in data coordinates. With drag, the function is called
-  // again while the pointer moves, and then `first` is false. Readers with a keyboard need a control or a handle beside it.
+  // again while the pointer moves, and then `first` is false. (A finger that moves up or down scrolls the page.) Readers with a keyboard need a control or a handle beside it.
   press(on_press, { drag = false } = {}) {
     Object.assign(this, { on_press, drags: drag });
     this.svg.classList.toggle("ex-press", Boolean(on_press));
-    this.svg.style.touchAction = on_press && drag ? "none" : "";
   }
 
   // A point that can be dragged, and moved with the arrow keys: on_move(x, y) gets the new position in data coordinates.
