@@ -93,7 +93,11 @@ export class Panel {
       event.preventDefault();
       pressed(event, true);
     });
-    this.svg.addEventListener("pointermove", (event) => { if (this.svg.hasPointerCapture(event.pointerId)) pressed(event, false); });
+    this.svg.addEventListener("pointermove", (event) => {
+      if (!this.svg.hasPointerCapture(event.pointerId)) return;
+      const passed = event.getCoalescedEvents ? event.getCoalescedEvents() : []; // a quick stroke; not on every site
+      for (const each of passed.length ? passed : [event]) pressed(each, false);
+    });
   }
 
   // width, height in pixels; xlim, ylim [from, to] (ylim [H, 0] puts row 0 on top, as in an image); title, xlabel, ylabel;
