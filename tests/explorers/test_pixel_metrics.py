@@ -7,7 +7,7 @@ import random
 
 import pytest
 import torch
-from explorers.browser import assert_equal
+from explorers.browser import Browser, assert_equal
 
 from segedu.metrics.confusion import confusion_matrix
 from segedu.metrics.semantic import binary_dice, binary_iou, class_accuracy, pixel_accuracy
@@ -69,8 +69,8 @@ def test_equals_python(browser) -> None:
 
 
 def test_click_and_keyboard_paint(browser) -> None:
-    page = browser.page
-    browser.load("pixel_metrics")
+    page = browser.page.context.browser.new_page()  # Chromium captures no pointer in a page that was replaced
+    Browser(page).load("pixel_metrics")
     page.set_content("<div></div>")
     page.add_style_tag(path=str(FOLDER / "explorers.css"))
     page.evaluate("window.state = modules.host.mount(document.querySelector('div'), modules.pixel_metrics)")
@@ -90,3 +90,4 @@ def test_click_and_keyboard_paint(browser) -> None:
     assert page.evaluate("state.result.FP") >= before + 4
     page.get_by_role("button", name="Reset").click()
     assert page.evaluate("state.result.FP") == before
+    page.close()
