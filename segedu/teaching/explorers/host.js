@@ -1,7 +1,8 @@
 // Shows an explorer: controls, a figure that follows them at once, and a sentence that describes it.
 //
 // An explorer is an ES module NAME.js with
-//   controls      [{name, label, value, min, max, step}], [{name, label, value, options}] or [{name, label, value: true}]
+//   controls      [{name, label, value, min, max, step}], [{name, label, value, options}] or [{name, label, value: true}];
+//                 hidden: true for what only the figure changes, by a handle or a click
 //   compute       (values) => result: numbers only, no drawing; equal to a function of `segedu`
 //   draw          (figure, values, result, set): draws with the functions of `Figure` and `Panel` below;
 //                 set({name: value}) changes controls, for handles that can be dragged
@@ -59,7 +60,7 @@ export class Figure {
     return panel;
   }
 
-  // Names of colours and lines: [[label, {fill?, stroke?, dash?, marker?}], ...]
+  // Names of colours and lines: [[label, {fill?, stroke?, dash?, symbol?}], ...]; a symbol is a letter upon the colour
   legend(entries) {
     this.key.replaceChildren();
     for (const [label, style] of entries) {
@@ -67,6 +68,10 @@ export class Figure {
       const swatch = draw_element("svg", item, { width: 26, height: 14, "aria-hidden": "true" });
       if (style.fill) draw_element("rect", swatch, { x: 3, y: 2, width: 20, height: 10, fill: style.fill, stroke: style.stroke || "none" });
       else draw_element("line", swatch, { x1: 1, y1: 7, x2: 25, y2: 7, stroke: style.stroke, "stroke-width": 2.5, "stroke-dasharray": style.dash });
+      if (style.symbol) {
+        const letter = draw_element("text", swatch, { x: 13, y: 11, fill: COLOURS.ink, "text-anchor": "middle", "font-size": 11 });
+        letter.textContent = style.symbol;
+      }
       make("span", item, { textContent: label });
     }
   }
@@ -81,11 +86,24 @@ export class Panel {
     this.by_name = new Map();
     Panel.count = (Panel.count || 0) + 1;
     this.clip = `ex-clip-${Panel.count}`;
+    const pressed = (event, first) => { if (this.on_press) this.on_press(...this.position(event), first); };
+    this.svg.addEventListener("pointerdown", (event) => {
+      if (!this.on_press || this.handles.contains(event.target)) return;
+      if (this.drags) this.svg.setPointerCapture(event.pointerId);
+      event.preventDefault();
+      pressed(event, true);
+    });
+    this.svg.addEventListener("pointermove", (event) => {
+      if (!this.svg.hasPointerCapture(event.pointerId)) return;
+      const passed = event.getCoalescedEvents ? event.getCoalescedEvents() : []; // a quick stroke; not on every site
+      for (const each of passed.length ? passed : [event]) pressed(each, false);
+    });
   }
 
   // width, height in pixels; xlim, ylim [from, to] (ylim [H, 0] puts row 0 on top, as in an image); title, xlabel, ylabel;
-  // axes: false leaves out ticks; equal: true makes one unit of x as long as one of y
-  begin({ width = 360, height = 280, xlim, ylim, title = "", xlabel = "", ylabel = "", axes = true, equal = false }) {
+  // axes: false leaves out ticks; xticks, yticks: [[value, text], ...] instead of round numbers;
+  // equal: true makes one unit of x as long as one of y
+  begin({ width = 360, height = 280, xlim, ylim, title = "", xlabel = "", ylabel = "", axes = true, xticks, yticks, equal = false }) {
     const margin = axes ? MARGIN : BARE;
     let [plot_width, plot_height] = [width - margin.left - margin.right, height - margin.top - margin.bottom];
     if (equal) {
@@ -100,26 +118,27 @@ export class Panel {
     this.svg.setAttribute("aria-label", title);
     this.content.replaceChildren();
     this.used = new Set();
+    this.press(null);
     const clip = draw_element("clipPath", this.content, { id: this.clip });
     draw_element("rect", clip, { x: margin.left, y: margin.top, width: plot_width, height: plot_height });
     if (title) this.label(margin.left + plot_width / 2, 16, title, { anchor: "middle", size: 13, weight: 600 });
-    if (axes) this.axes(xlabel, ylabel);
+    if (axes) this.axes(xlabel, ylabel, xticks, yticks);
     this.marks = draw_element("g", this.content, { "clip-path": `url(#${this.clip})` });
   }
 
   x(value) { return this.margin.left + (this.plot_width * (value - this.xlim[0])) / (this.xlim[1] - this.xlim[0]); }
   y(value) { return this.margin.top + (this.plot_height * (this.ylim[1] - value)) / (this.ylim[1] - this.ylim[0]); }
 
-  axes(xlabel, ylabel) {
+  axes(xlabel, ylabel, xticks = ticks(...this.xlim).map((value) => [value, value]), yticks = ticks(...this.ylim).map((value) => [value, value])) {
     const { margin, plot_width, plot_height, content } = this, bottom = margin.top + plot_height;
     draw_element("rect", content, { x: margin.left, y: margin.top, width: plot_width, height: plot_height, fill: "none", stroke: COLOURS.muted });
-    for (const value of ticks(...this.xlim)) {
+    for (const [value, text] of xticks) {
       draw_element("line", content, { x1: this.x(value), x2: this.x(value), y1: bottom, y2: bottom + 4, stroke: COLOURS.muted });
-      this.label(this.x(value), bottom + 16, `${value}`, { anchor: "middle", size: 11 });
+      this.label(this.x(value), bottom + 16, `${text}`, { anchor: "middle", size: 11 });
     }
-    for (const value of ticks(...this.ylim)) {
+    for (const [value, text] of yticks) {
       draw_element("line", content, { x1: margin.left - 4, x2: margin.left, y1: this.y(value), y2: this.y(value), stroke: COLOURS.muted });
-      this.label(margin.left - 7, this.y(value) + 4, `${value}`, { anchor: "end", size: 11 });
+      this.label(margin.left - 7, this.y(value) + 4, `${text}`, { anchor: "end", size: 11 });
     }
     if (xlabel) this.label(margin.left + plot_width / 2, bottom + 32, xlabel, { anchor: "middle", size: 12 });
     if (ylabel) this.label(11, margin.top + plot_height / 2, ylabel, { anchor: "middle", size: 12, turned: true });
@@ -182,8 +201,16 @@ export class Panel {
     });
   }
 
+  // A click into the panel: on_press(x, y, first) gets its position in data coordinates. With drag, the function is called
+  // again while the pointer moves, and then `first` is false. (A finger that moves up or down scrolls the page.) Readers with a keyboard need a control or a handle beside it.
+  press(on_press, { drag = false } = {}) {
+    Object.assign(this, { on_press, drags: drag });
+    this.svg.classList.toggle("ex-press", Boolean(on_press));
+  }
+
   // A point that can be dragged, and moved with the arrow keys: on_move(x, y) gets the new position in data coordinates.
-  handle(name, x, y, { label, step = 1, on_move }) {
+  // on_enter, if given, is called for the Enter key and the space bar.
+  handle(name, x, y, { label, step = 1, on_move, on_enter }) {
     this.used.add(name);
     let handle = this.by_name.get(name);
     if (!handle) {
@@ -192,6 +219,10 @@ export class Panel {
       handle.addEventListener("pointerdown", (event) => { handle.setPointerCapture(event.pointerId); handle.focus(); event.preventDefault(); });
       handle.addEventListener("pointermove", (event) => { if (handle.hasPointerCapture(event.pointerId)) handle.on_move(...this.position(event)); });
       handle.addEventListener("keydown", (event) => {
+        if (handle.on_enter && (event.key === "Enter" || event.key === " ")) {
+          event.preventDefault();
+          handle.on_enter();
+        }
         const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] || [0, 0];
         if (!dx && !dy) return;
         event.preventDefault();
@@ -199,7 +230,7 @@ export class Panel {
         handle.on_move(handle.data[0] + dx * handle.step, handle.data[1] + up * dy * handle.step);
       });
     }
-    Object.assign(handle, { on_move, step, data: [x, y] });
+    Object.assign(handle, { on_move, on_enter, step, data: [x, y] });
     handle.setAttribute("cx", this.x(x));
     handle.setAttribute("cy", this.y(y));
     handle.setAttribute("aria-label", `${label}: arrow keys or dragging move it; now at x ${Number(x.toFixed(2))}, y ${Number(y.toFixed(2))}`);
@@ -282,6 +313,7 @@ export function mount(parent, explorer, start = {}) {
     redraw();
   };
   explorer.controls.forEach((control) => {
+    if (control.hidden) return void (show[control.name] = () => {});
     const id = `ex-${mount.count}-${control.name}`;
     show[control.name] = add_control(form, control, id, (value) => set({ [control.name]: value }));
     show[control.name](state.values[control.name]);
