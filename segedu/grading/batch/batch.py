@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -206,7 +206,11 @@ def _grade(job: Job, assignment: Assignment, todo: list[Entry], grader_pool: Gra
         from segedu.grading.batch.grader_threads import SubmissionGrader, make_grading_setup
 
         grader = SubmissionGrader(assignment, make_grading_setup(assignment))
-        return grader.failed(parse_submission(raw, job.lab), error)
+        try:
+            submission = parse_submission(raw, job.lab)
+        except MemoryError:  # here too: the record needs only whose submission it is
+            submission = parse_submission(replace(raw, problem="it needs too much memory"), job.lab)
+        return grader.failed(submission, error)
 
     with contextlib.closing(records_of(grader_pool, submissions, failed)) as records:
         yield from records
