@@ -54,10 +54,9 @@ def add_metatags(app: Sphinx, pagename: str, templatename: str, context: dict, d
     """Add description and preview to the head of a page."""
     title = html.unescape(re.sub("<[^>]*>", "", context.get("title", ""))) or app.config.html_title
     properties = {"og:title": title, "og:type": "article", "og:site_name": app.config.html_title}
+    tags = []
     if doctree is not None and (text := description(doctree)):
-        context["metatags"] = (
-            context.get("metatags", "") + f'<meta name="description" content="{html.escape(text)}"/>\n'
-        )
+        tags.append(f'<meta name="description" content="{html.escape(text)}"/>')
         properties["og:description"] = text
     if base := app.config.html_baseurl:
         properties["og:url"] = urljoin(base, app.builder.get_target_uri(pagename))
