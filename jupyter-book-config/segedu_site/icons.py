@@ -7,7 +7,6 @@ the script does not have, or a theme without the script, is left as it is.
 
 from __future__ import annotations
 
-import html
 import re
 from functools import cache
 from importlib.util import find_spec
@@ -53,13 +52,11 @@ def draw(tag: re.Match) -> str:
         return tag[0]
     width, height, path = found
     kept = " ".join(["icon", *(word for word in classes if word not in STYLES)])
-    title = re.search(r'\stitle="([^"]*)"', tag[3])
-    attributes = tag[3].replace(title[0], "") if title else tag[3]
-    label = f"<title>{html.escape(html.unescape(title[1]))}</title>" if title else ""
-    hidden = "" if title else ' aria-hidden="true"'
+    attributes = re.sub(r'\stitle="[^"]*"', "", tag[3])  # the button around it has the name
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="{kept}"{attributes}{hidden} viewBox="0 0 {width} {height}">'
-        f'{label}<path fill="currentColor" d="{path}"></path></svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="{kept}"{attributes} aria-hidden="true" '
+        f'viewBox="0 0 {width} {height}">'
+        f'<path fill="currentColor" d="{path}"></path></svg>'
     )
 
 

@@ -1,6 +1,8 @@
 /* Figures and other wide content: frames that scroll can be reached by keyboard, and figures can be enlarged. */
 (() => {
-  const SCROLLING = ".figure-frame, .bd-article div.math, .bd-article .pst-scrollable-table-container, .bd-article pre, .bd-article .cell_output .output";
+  const SCROLLING =
+    ".figure-frame, .bd-article mjx-container[display], .bd-article div.math, .bd-article pre, " +
+    ".bd-article .pst-scrollable-table-container, .bd-article .cell_output .output";
 
   /* Content that is wider than its frame scrolls in it. Only then can a keyboard reach the frame. */
   const update = (frame) => {
