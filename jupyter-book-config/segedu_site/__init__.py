@@ -1,17 +1,18 @@
 """The book's own Sphinx extension: what a page of segedu needs beyond Markdown, for Sphinx and Jupyter Book 1 alike.
 
-- `address`: the repository's address, once, from pyproject.toml; the theme's buttons and the `{lab}` directive.
 - `kernels`: how page code runs: static widgets, `segedu` importable, a cache that knows the library's sources.
+- `address`: the repository's address, once, from pyproject.toml; the theme's buttons and the `{lab}` directive.
 - `figures`: alt text of displayed pictures, a frame in which wide ones scroll, and folded code below its figure.
 - `numbers`: numbers of figures and equations within chapters.
-- `methods`: the `{methods}` table, read from the headers of the method files.
+- `maths`: MathJax served by the site itself.
 - `measured`: tables of other proofs, such as those of the grader.
+- `methods`: the `{methods}` table, read from the headers of the method files.
 - `results`: the `{results}` tables, read from the proofs of the training recipes.
 - `real_data`: the `{real-data}` tables of blood cells, pedestrians and hippocampi, read from the same proofs.
+- `sources`: every quoted file as a page of the site, linked from each quotation.
 - `explorers`: live explorers, `{explorer}`.
 - `states`: explorers whose pictures are computed in the build, `{states}`.
-- `sources`: every quoted file as a page of the site, linked from each quotation.
-- `maths`: MathJax served by the site itself.
+- `pictures`: their size, lighter copies, and loading when a reader comes near.
 - `lint`: what a finished page must keep; a complaint is a warning, and the build fails on warnings.
 """
 
@@ -33,6 +34,7 @@ from segedu_site import (
     measured,
     methods,
     numbers,
+    pictures,
     real_data,
     results,
     sources,
@@ -52,6 +54,7 @@ PARTS = (
     sources,
     explorers,
     states,
+    pictures,
     lint,
 )
 
