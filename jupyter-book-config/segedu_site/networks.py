@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,6 +43,7 @@ class Demonstration(NamedTuple):
     scripts: tuple[str, ...]
     summary: str  # the sentence above the figure
     version: Callable[[], str]
+    network_version: Callable[[], str]
     weights: str
     draw_figure: Callable[[Path], str]
     contents_of_pictures: Callable[[], dict[str, Any]]
@@ -52,6 +54,7 @@ SAM = Demonstration(
     scripts=("networks-sam.js", "networks-prompts.js"),
     summary="Try it: click on an image, and SAM runs in your browser. Your own images never leave your computer.",
     version=sam_demonstration.version,
+    network_version=sam_demonstration.network_version,
     weights=sam_demonstration.WEIGHTS,
     draw_figure=sam_demonstration.draw_figure,
     contents_of_pictures=sam_demonstration.contents_of_pictures,
@@ -89,10 +92,11 @@ class Files:
     def scripts(self, version: str) -> dict[str, Path]:
         """Name of a data script on the page -> its file."""
         runtime = f"{onnxruntime_web.NAME}-{onnxruntime_web.VERSION}"
+        weights = f"{self.demonstration.weights}-{self.demonstration.network_version()}"
         return {
             onnxruntime_web.NAME: self.folder / f"{runtime}.js",
             f"{self.name}-pictures": self.folder / f"{self.name}-pictures-{version}.js",
-            self.demonstration.weights: self.folder / f"{self.demonstration.weights}-{version}.js",
+            self.demonstration.weights: self.folder / f"{weights}.js",
         }
 
     def make(self) -> Made:
@@ -115,7 +119,7 @@ class Files:
         picture = self.folder / f"{self.name}-{version}.png"
         text = picture.with_suffix(".txt")
         if not text.is_file():
-            text.write_text(self.demonstration.draw_figure(picture))
+            onnxruntime_web.write(text, self.demonstration.draw_figure(picture))
         return str(picture), text.read_text()
 
     def _write_scripts(self, version: str) -> float:
@@ -129,8 +133,7 @@ class Files:
         }
         for name, maker in makers.items():
             if not scripts[name].is_file():
-                text = onnxruntime_web.script(name, maker())
-                scripts[name].write_text(text)
+                onnxruntime_web.write(scripts[name], onnxruntime_web.script(name, maker()))
         return sum(path.stat().st_size for path in scripts.values()) / 1e6
 
 
@@ -167,8 +170,8 @@ class Network(SphinxDirective):
     def _figure(self, files: Made) -> nodes.figure:
         figure = nodes.figure("", align="default")
         if files.figure:
-            path = Path(files.figure).relative_to(Path(self.env.srcdir))
-            figure += nodes.image(uri=f"/{path.as_posix()}", alt=files.alt, width=f"{FIGURE_WIDTH}px")
+            path = Path(os.path.relpath(files.figure, self.env.srcdir)).as_posix()
+            figure += nodes.image(uri=f"/{path}", alt=files.alt, width=f"{FIGURE_WIDTH}px")
         caption = nodes.caption()
         text, messages = self.parse_inline("\n".join(self.content))
         caption += text

@@ -10,6 +10,7 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -88,6 +89,14 @@ def script(name: str, contents: Mapping[str, object]) -> str:
     return f"segeduNetworks.receive({json.dumps(name)}, {json.dumps(contents, separators=(',', ':'))});\n"
 
 
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all, so that a stopped build leaves no part of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text)
+    part.replace(path)
+
+
 def write_runtime(folder: Path, out: Path) -> None:
     """Write the script with both files of the package, which lies in `folder`; nothing is done if `out` exists.
 
@@ -98,6 +107,5 @@ def write_runtime(folder: Path, out: Path) -> None:
         return
     with tarfile.open(package(folder)) as archive:
         files = {key: archive.extractfile(name).read() for key, name in FILES.items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
     contents = {"version": VERSION, "licence": "MIT"} | {key: packed(data) for key, data in files.items()}
-    out.write_text(script(NAME, contents))
+    write(out, script(NAME, contents))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 WEIGHTS = "shapes_sam"  # a key of segedu.weights.WEIGHTS
-# Files of segedu that decide the exported files and the figure, beside this file and the weights themselves.
+# Files of segedu that decide the exported files, beside the weights themselves.
 SOURCES = ("promptable/sam/*.py", "recipes/export_weights.py", "weights/own/*sam*.py")
 FIGURE_WIDTH = 902  # CSS pixels
 LONGEST_SIDE = 512  # pixels of a photograph on the page
@@ -95,16 +95,21 @@ def contents_of_pictures() -> dict[str, Any]:
     return {"pictures": rows}
 
 
-def version() -> str:
-    """12 hex digits of everything that decides the files of this demonstration."""
+def network_version() -> str:
+    """12 hex digits of everything that decides the ONNX files."""
     import segedu
     from segedu.weights import WEIGHTS as catalogue
 
     digest = hashlib.sha256(f"{WEIGHTS} {catalogue[WEIGHTS].sha256}".encode())
-    package = Path(segedu.__file__).parent
-    for path in (Path(__file__), *(path for pattern in SOURCES for path in sorted(package.glob(pattern)))):
-        digest.update(path.read_bytes())
+    for pattern in SOURCES:
+        for path in sorted(Path(segedu.__file__).parent.glob(pattern)):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def version() -> str:
+    """12 hex digits of everything that decides the files of this demonstration: the network, and this file."""
+    return hashlib.sha256(network_version().encode() + Path(__file__).read_bytes()).hexdigest()[:12]
 
 
 def contents_of_network(folder: Path) -> dict[str, Any]:
@@ -128,6 +133,7 @@ def draw_figure(out: Path) -> str:
     """Draw the figure that readers without JavaScript see; returns its alternative text."""
     import torch
     from matplotlib.figure import Figure
+    from PIL import Image
 
     from segedu.promptable.sam.sam import postprocess
     from segedu.weights import load
@@ -153,7 +159,9 @@ def draw_figure(out: Path) -> str:
         for ax in row:
             ax.plot(*picture.click, "o", color=BLUE, ms=8, mec="white", mew=1.5)
             ax.set(xticks=[], yticks=[])
-    fig.savefig(out, dpi=192)
+    with io.BytesIO() as file:
+        fig.savefig(file, dpi=192)
+        Image.open(file).convert("RGB").quantize(256).save(out, "PNG", optimize=True)
     return f"A click on each of two images, and the three masks that SAM predicts for it. {'; '.join(words)}."
 
 

@@ -74,23 +74,32 @@
     return input;
   }
 
+  /** For each of `count` output positions: the input positions before and after it, and the weight of the second. */
+  function bilinearPositions(from, to, count) {
+    const low = new Int32Array(count), high = new Int32Array(count), weight = new Float64Array(count);
+    for (let i = 0; i < count; i++) {
+      const at = Math.max(0, ((i + 0.5) * from) / to - 0.5);
+      low[i] = Math.floor(at);
+      high[i] = Math.min(low[i] + 1, from - 1);
+      weight[i] = at - low[i];
+    }
+    return { low, high, weight };
+  }
+
   /** Bilinear interpolation of (h, w) to (H, W), of which the rows and columns below `crop` are computed.
       `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`. */
   function interpolate(source, [h, w], [H, W], crop = [H, W]) {
-    const positions = (from, to, count) => Array.from({ length: count }, (_, i) => {
-      const at = Math.max(0, ((i + 0.5) * from) / to - 0.5), low = Math.floor(at);
-      return [low, Math.min(low + 1, from - 1), at - low];
-    });
-    const rows = positions(h, H, crop[0]), columns = positions(w, W, crop[1]);
+    const rows = bilinearPositions(h, H, crop[0]), columns = bilinearPositions(w, W, crop[1]);
     const target = new Float32Array(crop[0] * crop[1]);
-    rows.forEach(([top, bottom, down], y) => {
-      const above = source.subarray(top * w, (top + 1) * w), below = source.subarray(bottom * w, (bottom + 1) * w);
-      columns.forEach(([left, right, along], x) => {
-        const upper = above[left] + along * (above[right] - above[left]);
-        const lower = below[left] + along * (below[right] - below[left]);
-        target[y * crop[1] + x] = upper + down * (lower - upper);
-      });
-    });
+    for (let y = 0, at = 0; y < crop[0]; y++) {
+      const above = rows.low[y] * w, below = rows.high[y] * w, down = rows.weight[y];
+      for (let x = 0; x < crop[1]; x++, at++) {
+        const left = columns.low[x], right = columns.high[x], along = columns.weight[x];
+        const upper = source[above + left] + along * (source[above + right] - source[above + left]);
+        const lower = source[below + left] + along * (source[below + right] - source[below + left]);
+        target[at] = upper + down * (lower - upper);
+      }
+    }
     return target;
   }
 

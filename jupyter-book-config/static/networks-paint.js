@@ -4,6 +4,9 @@
   if (networks.paint) return;
   const YELLOW = [240, 227, 66], BLUE = "#0072B2", ORANGE = "#D55E00";
 
+  // Black and yellow, each with its opacity, as the 32 bits of a pixel.
+  const COLOURS = new Uint32Array(Uint8Array.of(0, 0, 0, 120, ...YELLOW, 115).buffer);
+
   /** Resize a canvas to the pixels of the screen, so that lines are sharp; returns its context. */
   function fitCanvas(canvas, aspect) {
     const width = canvas.clientWidth || 160, ratio = Math.min(window.devicePixelRatio || 1, 2);
@@ -16,7 +19,8 @@
   function overlay(mask, [H, W]) {
     const canvas = Object.assign(document.createElement("canvas"), { width: W, height: H });
     const pixels = new ImageData(W, H);
-    for (let i = 0; i < mask.length; i++) pixels.data.set(mask[i] ? [...YELLOW, 115] : [0, 0, 0, 120], 4 * i);
+    const colours = new Uint32Array(pixels.data.buffer), [outside, inside] = COLOURS;
+    for (let i = 0; i < mask.length; i++) colours[i] = mask[i] ? inside : outside;
     canvas.getContext("2d").putImageData(pixels, 0, 0);
     return canvas;
   }

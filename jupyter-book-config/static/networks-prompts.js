@@ -19,7 +19,10 @@
           <button type="button" data-do="clear">Clear</button>
         </div>
       </div>
-      <div class="network-masks" role="group" aria-label="Masks that SAM predicts; choose the one to show"></div>
+      <div>
+        <p class="network-masks-title" id="ID-masks">Masks, with their predicted IoU</p>
+        <div class="network-masks" role="group" aria-labelledby="ID-masks"></div>
+      </div>
     </div>
     <p class="network-status" aria-live="polite"></p>
     <details class="network-help" id="ID-help"><summary>Mouse, finger and keyboard</summary>
@@ -63,13 +66,13 @@
         const button = document.createElement("button");
         button.type = "button";
         button.dataset.picture = picture.name;
-        button.append(picture.source, picture.title);
+        button.append(picture.source, Object.assign(document.createElement("span"), { textContent: picture.title }));
         button.addEventListener("click", () => this.show(picture));
         bar.append(button);
       }
       const label = document.createElement("label");
       label.className = "network-upload";
-      label.innerHTML = 'Your own image <input type="file" accept="image/*">';
+      label.innerHTML = 'Your own image … <input type="file" accept="image/*">';
       label.firstElementChild.addEventListener("change", ({ target }) => target.files[0] && this.showFile(target.files[0]));
       bar.append(label);
     }

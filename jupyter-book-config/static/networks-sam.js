@@ -50,7 +50,9 @@
 
     /** Logits above the threshold of the network, as 0 and 1. */
     threshold(logits) {
-      return Uint8Array.from(logits, (value) => (value > this.about.mask_threshold ? 1 : 0));
+      const mask = new Uint8Array(logits.length), threshold = this.about.mask_threshold;
+      for (let i = 0; i < mask.length; i++) mask[i] = logits[i] > threshold ? 1 : 0;
+      return mask;
     }
   }
 

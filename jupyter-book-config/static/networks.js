@@ -26,12 +26,17 @@
     }));
   }
 
+  function fromBase64(base64) {
+    if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
+    const text = atob(base64), bytes = new Uint8Array(text.length);
+    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+    return bytes;
+  }
+
   /** Bytes of base64 text of gzipped data. */
   async function unpack(base64) {
     if (!window.DecompressionStream) throw new Error("this browser has no DecompressionStream, which unpacks the files");
-    const text = atob(base64);
-    const bytes = Uint8Array.from({ length: text.length }, (_, i) => text.charCodeAt(i));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const stream = new Blob([fromBase64(base64)]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
 
