@@ -13,6 +13,7 @@
 - `explorers`: live explorers, `{explorer}`.
 - `states`: explorers whose pictures are computed in the build, `{states}`.
 - `pictures`: their size, lighter copies, and loading when a reader comes near.
+- `networks`: networks that run in the reader's browser: the `{network}` directive.
 - `lint`: what a finished page must keep; a complaint is a warning, and the build fails on warnings.
 """
 
@@ -33,6 +34,7 @@ from segedu_site import (
     maths,
     measured,
     methods,
+    networks,
     numbers,
     pictures,
     real_data,
@@ -55,6 +57,7 @@ PARTS = (
     explorers,
     states,
     pictures,
+    networks,
     lint,
 )
 
