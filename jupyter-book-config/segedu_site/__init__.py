@@ -3,6 +3,7 @@
 - `kernels`: how page code runs: static widgets, `segedu` importable, a cache that knows the library's sources.
 - `address`: the repository's address, once, from pyproject.toml; the theme's buttons and the `{lab}` directive.
 - `figures`: alt text of displayed pictures, a frame in which wide ones scroll, and folded code below its figure.
+- `pictures`: their size, lighter copies, and loading when a reader comes near.
 - `numbers`: numbers of figures and equations within chapters.
 - `maths`: MathJax served by the site itself.
 - `measured`: tables of other proofs, such as those of the grader.
@@ -12,8 +13,9 @@
 - `sources`: every quoted file as a page of the site, linked from each quotation.
 - `explorers`: live explorers, `{explorer}`.
 - `states`: explorers whose pictures are computed in the build, `{states}`.
-- `pictures`: their size, lighter copies, and loading when a reader comes near.
 - `networks`: networks that run in the reader's browser: the `{network}` directive.
+- `presentation`: accessible names, `icons` without Font Awesome, and fewer scripts in finished pages.
+- `metadata`: descriptions, links to edit a page, version, sitemap and 404 page.
 - `lint`: what a finished page must keep; a complaint is a warning, and the build fails on warnings.
 """
 
@@ -33,10 +35,12 @@ from segedu_site import (
     lint,
     maths,
     measured,
+    metadata,
     methods,
     networks,
     numbers,
     pictures,
+    presentation,
     real_data,
     results,
     sources,
@@ -47,6 +51,7 @@ PARTS = (
     kernels,
     address,
     figures,
+    pictures,
     numbers,
     maths,
     measured,
@@ -56,8 +61,9 @@ PARTS = (
     sources,
     explorers,
     states,
-    pictures,
     networks,
+    presentation,
+    metadata,
     lint,
 )
 
