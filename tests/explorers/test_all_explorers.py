@@ -16,7 +16,7 @@ MOUNT = """(name) => {
 PICTURE = "() => document.querySelector('.ex-panels').innerHTML + document.querySelector('.ex-legend').innerHTML"
 # numbers that an SVG cannot draw, in any attribute
 UNDEFINED = r"""() => [...document.querySelectorAll('.ex-panels *')].flatMap((element) =>
-    [...element.attributes].filter(({ value }) => /NaN|undefined|Infinity/.test(value)).map(({ name, value }) => name + '=' + value))"""
+    [...element.attributes].filter(({ value }) => /NaN|undefined|Infinity/.test(value) && !value.startsWith('data:')).map(({ name, value }) => name + '=' + value))"""
 TEXT_SIZES = (
     "() => [...document.querySelectorAll('.ex-panel text')].map((text) => Number(text.getAttribute('font-size')))"
 )
