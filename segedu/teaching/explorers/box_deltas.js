@@ -84,13 +84,13 @@ function draw_logarithm(panel, { colours }, { width, anchor, scale }, { deltas }
 export function draw(figure, values, result, set) {
   const { colours } = figure, { scale, anchor } = values, side = ANCHORS[anchor][0] * scale;
   const image = figure.panel("image", {
-    width: 430, height: 340, equal: true, xlim: [0, WIDTH * scale], ylim: [HEIGHT * scale, 0], title: "Drag the object or its corner", xlabel: "x (pixels)", ylabel: "y (pixels)",
+    width: 324, height: 340, equal: true, xlim: [0, WIDTH * scale], ylim: [HEIGHT * scale, 0], title: "Drag the object or its corner", xlabel: "x (pixels)", ylabel: "y (pixels)",
   });
   draw_boxes(image, figure, values, result, set);
-  const deltas = figure.panel("deltas", { width: 360, height: 340, xlim: [0.4, 4.6], ylim: [-3.5, 3.5], title: "Deltas of the object", xlabel: "1: tx, 2: ty, 3: tw, 4: th", ylabel: "value" });
+  const deltas = figure.panel("deltas", { width: 324, height: 290, xlim: [0.4, 4.6], ylim: [-3.5, 3.5], title: "Deltas of the object", xlabel: "1: tx, 2: ty, 3: tw, 4: th", ylabel: "value" });
   draw_deltas(deltas, figure, values, result);
   const curve = figure.panel("curve", {
-    width: 400, height: 250, xlim: [0, 48 * scale], ylim: [-2.6, 1.6], title: `tw: half, equal and twice ${side} pixels are dotted`, xlabel: "width of the object (pixels)", ylabel: "tw",
+    width: 324, height: 220, xlim: [0, 48 * scale], ylim: [-2.6, 1.6], title: `Dotted: half, equal and twice ${side} pixels`, xlabel: "width of the object (pixels)", ylabel: "tw",
   });
   draw_logarithm(curve, figure, values, result);
   figure.legend([

@@ -135,14 +135,14 @@ function draw_organs(panel, { colours }, { organs }) {
 
 export function draw(figure, values, result, set) {
   const { colours } = figure, { voxel } = result;
-  const slice = figure.panel("slice", { width: 440, height: 390, axes: false, equal: true, xlim: [0, COLUMNS], ylim: [ROWS, 0], title: "Axial slice: drag the voxel" });
+  const slice = figure.panel("slice", { width: 324, height: 390, axes: false, equal: true, xlim: [0, COLUMNS], ylim: [ROWS, 0], title: "Axial slice: drag the voxel" });
   draw_slice(slice, figure, values, result, set);
   const histogram = figure.panel("histogram", {
-    width: 360, height: 290, xlim: [-1050, 1050], ylim: [-0.06, 1.06], title: "Drag the ends or the middle of the line", xlabel: "Hounsfield units (HU)", ylabel: "grey value",
+    width: 324, height: 280, xlim: [-1050, 1050], ylim: [-0.06, 1.06], title: "Drag the ends or the middle of the line", xlabel: "Hounsfield units (HU)", ylabel: "grey value",
   });
   draw_histogram(histogram, figure, values, result, set);
   const organs = figure.panel("organs", {
-    width: 360, height: 190, axes: false, xlim: [0, 12], ylim: [ORGANS.length, -0.7], title: `Liver brighter than the tumour by ${result.contrast.toFixed(2)}`,
+    width: 324, height: 180, axes: false, xlim: [0, 12], ylim: [ORGANS.length, -0.7], title: `Liver brighter than the tumour by ${result.contrast.toFixed(2)}`,
   });
   draw_organs(organs, figure, result);
   figure.legend([

@@ -150,11 +150,11 @@ function draw_embeddings(panel, { colours }, { cell, sigma }, { embeddings, cent
 }
 
 export function draw(figure, values, result, set) {
-  const { colours } = figure, image = { width: 262, height: 380, axes: false, equal: true, xlim: [5, 49], ylim: [55, 0] };
+  const { colours } = figure, image = { width: 214, height: 380, axes: false, equal: true, xlim: [5, 49], ylim: [55, 0] };
   draw_image(figure.panel("image", { ...image, title: "Pixels" }), figure, values, result);
   draw_embeddings(figure.panel("space", { ...image, title: "Embeddings: drag the circle" }), figure, values, result, set);
   const curve = figure.panel("curve", {
-    width: 262, height: 340, xlim: [0, 12.2], ylim: [0, 1.03], xlabel: "sigma (pixels)", ylabel: "IoU", title: `Both cells, one sigma: ${result.best_common.toFixed(2)}`,
+    width: 214, height: 296, xlim: [0, 12.2], ylim: [0, 1.03], xlabel: "sigma (pixels)", ylabel: "IoU", title: `One for both: ${result.best_common.toFixed(2)}`,
   });
   curve.line(SIGMAS.map((sigma, k) => [sigma, result.curves["small cell"][k]]), { stroke: colours.purple, dash: "7 4" });
   curve.line(SIGMAS.map((sigma, k) => [sigma, result.curves["large cell"][k]]), { stroke: colours.ink });
