@@ -98,8 +98,7 @@ function draw_slice(panel, { colours }, { x, y, outline }, { grey }, set) {
     panel.paint("path", { d: path }, { stroke: colours.orange, width: 1.8 });
     for (const label of ORGANS) {
       const own = SLICE.map((_, k) => k).filter((k) => Number(LABELS[k]) === label), column = mean(own.map((k) => (k % COLUMNS) + 0.5));
-      const row = mean(own.map((k) => Math.floor(k / COLUMNS) + 0.5));
-      panel.text(column, row, CLASSES[label], { size: 12, weight: 600, halo: true });
+      panel.text(column, Math.floor(own[0] / COLUMNS), CLASSES[label], { size: 11, weight: 600, halo: true }); // at its first row
     }
   }
   panel.handle("voxel", x + 0.5, y + 0.5, { label: "voxel", step: 1, on_move: (px, py) => set({ x: Math.floor(px), y: Math.floor(py) }) });

@@ -111,7 +111,7 @@ function draw_target(panel, { colours }, { classes }, { rows }) {
   });
   const notes = shared
     ? ["The box with the largest IoU gets the target;", "the other two get only confidence 0."]
-    : ["An object belongs to the anchor of the most similar", "shape. Empty: no target, only confidence 0."];
+    : ["An object belongs to the anchor of the most", "similar shape. Empty: only confidence 0."];
   notes.forEach((note, line) => panel.text(0, rows.length + 0.5 + 0.5 * line, note, { anchor: "start", size: 12 }));
 }
 
@@ -119,7 +119,7 @@ export function draw(figure, values, result, set) {
   const { colours } = figure, lost = objects(values).filter((_, k) => !result.slots[k].kept).map(({ name }) => name);
   const image = figure.panel("image", {
     width: 296, height: 400, xlim: [0, SIZE], ylim: [SIZE, 0], equal: true, xlabel: "x (pixels)", ylabel: "y (pixels)",
-    title: lost.length ? `The ${lost[0]} is lost: its slot is occupied` : "Drag the bus: every object has a slot",
+    title: lost.length ? `The ${lost[0]} is lost: its slot is occupied` : "Drag the bus: all have a slot",
   });
   draw_image(image, figure, values, result, set);
   const target = figure.panel("target", {
