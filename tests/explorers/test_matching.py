@@ -8,7 +8,7 @@ from explorers.browser import assert_equal
 from segedu.teaching.widgets.matching import CHEAPEST, GREEDY, LEAST, costs, partners, predictions
 
 pytestmark = pytest.mark.browser
-NAMES = {"cheapest per object": CHEAPEST, "cheapest pair first": GREEDY, "smallest total": LEAST}
+NAMES = {"per object": CHEAPEST, "greedy": GREEDY, "smallest total": LEAST}
 
 
 def test_equals_python(browser) -> None:

@@ -82,13 +82,13 @@ function draw_curve(panel, { colours }, { precision, recall, envelope, counts })
 export function draw(figure, values, result, set) {
   const { colours } = figure, { counts } = result;
   const scores = figure.panel("scores", {
-    width: 400, height: 320, xlim: [0.2, COUNT + 0.6], ylim: [0, 1.1], xlabel: "detection, by descending score", ylabel: "score",
+    width: 324, height: 300, xlim: [0.2, COUNT + 0.6], ylim: [0, 1.1], xlabel: "detection, by descending score", ylabel: "score",
     title: `TP ${counts.true_positive}, FP ${counts.false_positive}, FN ${counts.false_negative} of ${NUM_TARGET} objects`,
   });
   draw_scores(scores, figure, values, set);
   const kept = counts.true_positive + counts.false_positive;
   const curve = figure.panel("curve", {
-    width: 380, height: 320, xlim: [-0.03, 1.03], ylim: [0, 1.05], xlabel: "recall", ylabel: "precision",
+    width: 324, height: 300, xlim: [-0.03, 1.03], ylim: [0, 1.05], xlabel: "recall", ylabel: "precision",
     title: kept ? `Precision ${counts.precision.toFixed(3)}, recall ${counts.recall.toFixed(1)}` : "The threshold keeps no detection",
   });
   draw_curve(curve, figure, result);

@@ -136,11 +136,11 @@ function draw_points(panel, figure, { scene }, { labels, ends }) {
 
 export function draw(figure, values, result, set) {
   const { colours } = figure, { counts } = result, { step } = values;
-  const image = { width: 400, height: 350, axes: false, equal: true, xlim: [-0.5, WIDTH - 0.5], ylim: [HEIGHT - 0.5, -0.5] };
+  const image = { width: 324, height: 350, axes: false, equal: true, xlim: [-0.5, WIDTH - 0.5], ylim: [HEIGHT - 0.5, -0.5] };
   draw_flow(figure.panel("flow", { ...image, title: "Flow: drag the pixel" }), figure, values, result, set);
   draw_points(figure.panel("points", { ...image, title: `All pixels of cells after ${step} steps` }), figure, values, result);
   const curve = figure.panel("curve", {
-    width: 400, height: 230, xlim: [0, LAST_STEP], ylim: [0, 3.2], title: `${result.ends.length} pixels at ${counts[step]} positions`,
+    width: 324, height: 200, xlim: [0, LAST_STEP], ylim: [0, 3.2], title: `${result.ends.length} pixels at ${counts[step]} positions`,
     xlabel: "steps", ylabel: "log10 of the positions",
   });
   curve.line(counts.map((count, k) => [k, Math.log10(count)]), { stroke: colours.blue });

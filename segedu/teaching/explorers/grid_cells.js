@@ -5,7 +5,7 @@ const SIZE = 64; // side of the image in pixels
 const TREE = { name: "tree", x: 30, y: 27, width: 16, height: 36 }, BALL = { name: "ball", x: 13, y: 50, width: 14, height: 14 };
 const BUS = { name: "bus", width: 34, height: 16 };
 const ANCHORS = { tall: [36, 14], wide: [14, 36], square: [16, 16] }; // height and width
-const [ONCE, EACH] = ["once per cell (YOLO v1)", "per anchor (YOLO v2)"];
+const [ONCE, EACH] = ["per cell (v1)", "per anchor (v2)"];
 
 export const controls = [
   { name: "cells", label: "S, cells per side", min: 2, max: 13, step: 1, value: 3 },
@@ -111,19 +111,19 @@ function draw_target(panel, { colours }, { classes }, { rows }) {
   });
   const notes = shared
     ? ["The box with the largest IoU gets the target;", "the other two get only confidence 0."]
-    : ["An object belongs to the anchor of the most similar", "shape. Empty: no target, only confidence 0."];
+    : ["An object belongs to the anchor of the most", "similar shape. Empty: only confidence 0."];
   notes.forEach((note, line) => panel.text(0, rows.length + 0.5 + 0.5 * line, note, { anchor: "start", size: 12 }));
 }
 
 export function draw(figure, values, result, set) {
   const { colours } = figure, lost = objects(values).filter((_, k) => !result.slots[k].kept).map(({ name }) => name);
   const image = figure.panel("image", {
-    width: 390, height: 390, xlim: [0, SIZE], ylim: [SIZE, 0], equal: true, xlabel: "x (pixels)", ylabel: "y (pixels)",
-    title: lost.length ? `The ${lost[0]} is lost: its slot is occupied` : "Drag the bus: every object has a slot",
+    width: 296, height: 400, xlim: [0, SIZE], ylim: [SIZE, 0], equal: true, xlabel: "x (pixels)", ylabel: "y (pixels)",
+    title: lost.length ? `The ${lost[0]} is lost: its slot is occupied` : "Drag the bus: all have a slot",
   });
   draw_image(image, figure, values, result, set);
   const target = figure.panel("target", {
-    width: 410, height: 250, xlim: [-1.15, 8.05], ylim: [5.4, -0.6], axes: false, title: `Target of the bus's cell: ${result.depth} values`,
+    width: 350, height: 250, xlim: [-1.15, 8.05], ylim: [5.4, -0.6], axes: false, title: `Target of the bus's cell: ${result.depth} values`,
   });
   draw_target(target, figure, values, result);
   figure.legend([

@@ -8,7 +8,8 @@ const OBJECTS = [ // class, and the box as centre x, centre y, width, height, re
 // Predictions 2 to 5; the first one is moved.
 const OTHERS = [[0.19, 0.4, 0.2, 0.4], [0.76, 0.62, 0.26, 0.34], [0.86, 0.7, 0.2, 0.2], [0.45, 0.85, 0.3, 0.2]];
 const PROBABILITIES = [[0.7, 0.1, 0.2], [0.1, 0.8, 0.1], [0.05, 0.75, 0.2], [0.2, 0.2, 0.6]]; // of CLASSES
-const [CHEAPEST, GREEDY, LEAST] = ["cheapest per object", "cheapest pair first", "smallest total"];
+const [CHEAPEST, GREEDY, LEAST] = ["per object", "greedy", "smallest total"];
+const RULES = { [CHEAPEST]: "cheapest prediction per object", [GREEDY]: "cheapest pair first", [LEAST]: "smallest total cost" };
 
 export const controls = [
   { name: "x", label: "x of prediction 1", min: 0.12, max: 0.88, step: 0.01, value: 0.38 },
@@ -81,10 +82,10 @@ const twice = (chosen) => chosen.find((q, n) => chosen.indexOf(q) !== n); // a p
 
 function draw_image(panel, { colours }, values, { chosen }, set) {
   const { boxes } = predictions(values);
-  for (const { name, label, box } of OBJECTS) {
+  for (const { name, box } of OBJECTS) {
     panel.box(...corners(box), { fill: colours.sky, opacity: 0.2 });
     panel.box(...corners(box), { stroke: colours.blue, dash: "7 4", width: 2.5 });
-    panel.text(box[0], box[1] - box[3] / 2, `${name}: ${CLASSES[label]}`, { dy: -6, fill: colours.blue, weight: 600 });
+    panel.text(box[0], box[1] - box[3] / 2, name, { dy: -6, fill: colours.blue, weight: 600 });
   }
   boxes.forEach((box, q) => panel.box(...corners(box), { stroke: colours.ink, width: chosen.includes(q) ? 2.2 : 1 }));
   chosen.forEach((q, n) => {
@@ -101,7 +102,7 @@ function draw_image(panel, { colours }, values, { chosen }, set) {
 }
 
 function draw_matrix(panel, { colours }, { cost, chosen }) {
-  OBJECTS.forEach(({ name }, n) => panel.text(n + 0.5, -0.35, name, { size: 13, weight: 600, fill: colours.blue }));
+  OBJECTS.forEach(({ name, label }, n) => panel.text(n + 0.5, -0.35, `${name}: ${CLASSES[label]}`, { size: 12, weight: 600, fill: colours.blue }));
   cost.forEach((row, q) => {
     panel.text(-0.1, q + 0.5, `prediction ${q + 1}`, { anchor: "end" });
     row.forEach((value, n) => {
@@ -115,19 +116,19 @@ function draw_matrix(panel, { colours }, { cost, chosen }) {
 export function draw(figure, values, result, set) {
   const { colours } = figure, conflict = twice(result.chosen);
   const image = figure.panel("image", {
-    width: 430, height: 400, xlim: [0, 1], ylim: [1.02, 0.08], equal: true, xlabel: "x (relative to the image)", ylabel: "y", title: "Drag prediction 1 by its centre",
+    width: 324, height: 400, xlim: [0, 1], ylim: [1.02, 0.08], equal: true, xlabel: "x (relative to the image)", ylabel: "y", title: "Drag prediction 1 by its centre",
   });
   draw_image(image, figure, values, result, set);
   const title = conflict === undefined ? `Sum of the costs ${result.totals[values.rule].toFixed(2)}` : `No matching: prediction ${conflict + 1} is taken twice`;
-  draw_matrix(figure.panel("matrix", { width: 330, height: 320, xlim: [-1.15, 3.05], ylim: [5.1, -0.7], axes: false, title }), figure, result);
+  draw_matrix(figure.panel("matrix", { width: 324, height: 320, xlim: [-1.15, 3.05], ylim: [5.1, -0.7], axes: false, title }), figure, result);
   figure.legend([
     ["object", { stroke: colours.blue, dash: "7 4" }], ["prediction", { stroke: colours.ink }], ["chosen pair", { stroke: colours.red }], ["lower cost: stronger", { fill: colours.sky }],
-    ...[CHEAPEST, GREEDY, LEAST].map((rule) => [`${rule}: ${result.totals[rule].toFixed(2)}`, { stroke: rule === values.rule ? colours.red : colours.grid }]),
+    ...[CHEAPEST, GREEDY, LEAST].map((rule) => [`${RULES[rule]}: ${result.totals[rule].toFixed(2)}`, { stroke: rule === values.rule ? colours.red : colours.grid }]),
   ]);
 }
 
 export function describe(values, { chosen, totals }) {
   const pairs = chosen.map((q, n) => `${OBJECTS[n].name} with prediction ${q + 1}`).join(", "), conflict = twice(chosen);
   const problem = conflict === undefined ? "" : ` Prediction ${conflict + 1} has two objects, so this is not a matching.`;
-  return `Rule: ${values.rule}. ${pairs}; sum of the costs ${totals[values.rule].toFixed(2)}.${problem} The smallest total cost of a matching is ${totals[LEAST].toFixed(2)}.`;
+  return `Rule: ${RULES[values.rule]}. ${pairs}; sum of the costs ${totals[values.rule].toFixed(2)}.${problem} The smallest total cost of a matching is ${totals[LEAST].toFixed(2)}.`;
 }

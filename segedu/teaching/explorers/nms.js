@@ -112,13 +112,13 @@ function draw_scores(panel, figure, values, result) {
 
 export function draw(figure, values, result, set) {
   const image = figure.panel("image", {
-    width: 400, height: 400, xlim: [-4, SIDE + 4], ylim: [SIDE + 4, -4], equal: true,
+    width: 324, height: 340, xlim: [-4, SIDE + 4], ylim: [SIDE + 4, -4], equal: true,
     title: "Drag your box by its centre", xlabel: "x (pixels)", ylabel: "y (pixels)",
   });
   draw_image(image, figure, values, result, set);
   const last = result.kept.length ? result.kept[result.kept.length - 1] + 1 : 0;
   const scores = figure.panel("scores", {
-    width: 360, height: 400, xlim: [0, 1.12], ylim: [20.6, 0.4],
+    width: 324, height: 340, xlim: [0, 1.12], ylim: [20.6, 0.4],
     title: last ? `Step ${result.kept.length}: keep ${last}, remove ${result.removed.length}` : "Nothing is decided yet",
     xlabel: last ? `score; beside it the IoU with box ${last}` : "score", ylabel: "detection, best first",
   });

@@ -131,11 +131,11 @@ function draw_outcomes(panel, { colours }, { cell }, { covered }) {
 }
 
 export function draw(figure, values, result, set) {
-  const { colours } = figure, square = { width: 262, height: 290, axes: false, equal: true, xlim: [-0.5, SIZE - 0.5], ylim: [SIZE - 0.5, -0.5] };
+  const { colours } = figure, square = { width: 214, height: 290, axes: false, equal: true, xlim: [-0.5, SIZE - 0.5], ylim: [SIZE - 0.5, -0.5] };
   draw_rays(figure.panel("rays", { ...square, title: "Drag the pixel" }), figure, values, result, set);
   draw_outcomes(figure.panel("outcomes", { ...square, title: "Polygon and cell, in pixels" }), figure, values, result);
   const curve = figure.panel("curve", {
-    width: 262, height: 290, xlim: [0, MAX_RAYS], ylim: [0, 1.02], title: `IoU ${result.iou.toFixed(3)}`, xlabel: "number of rays", ylabel: "IoU of polygon and cell",
+    width: 214, height: 250, xlim: [0, MAX_RAYS], ylim: [0, 1.02], title: `IoU ${result.iou.toFixed(3)}`, xlabel: "number of rays", ylabel: "IoU of polygon and cell",
   });
   curve.line(result.ious.map((iou, k) => [MIN_RAYS + k, iou]), { stroke: colours.blue });
   curve.circle(values.n_rays, result.iou, 6, { fill: colours.ink });

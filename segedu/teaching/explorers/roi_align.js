@@ -161,8 +161,8 @@ function draw_values(panel, { colours }, values, here, change, colour) {
 
 export function draw(figure, values, result, set) {
   const { colours } = figure, { stride } = values, box = box_on_map(values.x, values.y, stride), length = SIZE / stride;
-  const small = { width: 262, height: 290, axes: false, equal: true };
-  const image = figure.panel("image", { ...small, xlim: [0, length], ylim: [length, 0], title: `Drag the box: ${length} x ${length} map` });
+  const small = { width: 214, height: 290, axes: false, equal: true };
+  const image = figure.panel("image", { ...small, xlim: [0, length], ylim: [length, 0], title: `Drag the box (${length} x ${length})` });
   draw_map(image, values);
   frame(image, figure, box);
   const [cx, cy] = [(BOX[0] + BOX[2]) / 2, (BOX[1] + BOX[3]) / 2]; // the handle is at the centre of the box
@@ -170,14 +170,14 @@ export function draw(figure, values, result, set) {
     label: "box", step: 0.1 / stride, on_move: (x, y) => set({ x: x * stride - cx, y: y * stride - cy }),
   });
   const around = { ...small, xlim: [box[0] - 1.3, box[2] + 1.3], ylim: [box[3] + 1.3, box[1] - 1.3] };
-  draw_pool(figure.panel("pool", { ...around, title: "RoIPool: locations of each bin" }), figure, values, box);
+  draw_pool(figure.panel("pool", { ...around, title: "RoIPool: locations of bins" }), figure, values, box);
   draw_points(figure.panel("align", { ...around, title: "RoIAlign: sampling points" }), figure, values, box);
   const curve = figure.panel("curve", {
-    width: 262, height: 250, xlim: [-8, 8], ylim: [0.2, 0.9], title: "Value of the thick bin", xlabel: "shift to the right (pixels)", ylabel: "value",
+    width: 214, height: 240, xlim: [-8, 8], ylim: [0.2, 0.9], title: "Value of the thick bin", xlabel: "shift (pixels)", ylabel: "value",
   });
   draw_curve(curve, figure, values, result);
   for (const [name, title, colour] of [["pool", "RoIPool", colours.orange], ["align", "RoIAlign", colours.blue]]) {
-    const panel = figure.panel(`${name} values`, { ...small, height: 250, xlim: [0, 3], ylim: [3, 0], title: `${title}: value, and its change` });
+    const panel = figure.panel(`${name} values`, { ...small, height: 250, xlim: [0, 3], ylim: [3, 0], title: `${title}: value, change` });
     draw_values(panel, figure, values, result[name], result[`${name}_change`], colour);
   }
   figure.legend([
