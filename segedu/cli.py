@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
-    del sys.path[0]  # `python -m` puts the working directory there, which may hold submissions
+    # `python -m` puts the working directory there, which may hold submissions. A folder `segedu` in it has been imported
+    # by now: in such a folder, only the command `segedu` is safe
+    del sys.path[0]
 
 import io
 import os
