@@ -13,6 +13,7 @@
 - `maths`: formulas, typeset while the book is built (with a package from `npm`), or by MathJax in the page.
 - `presentation`: accessible names, `icons` without Font Awesome, and fewer scripts in finished pages.
 - `metadata`: descriptions, links to edit a page, version, sitemap and 404 page.
+- `paper`: the whole book as an EPUB, and as one page that is printed into a PDF.
 - `lint`: what a finished page must keep; a complaint is a warning, and the build fails on warnings.
   `weight` measures pages and pictures for it.
 """
@@ -35,6 +36,7 @@ from segedu_site import (
     metadata,
     methods,
     numbers,
+    paper,
     pictures,
     presentation,
     real_data,
@@ -46,6 +48,6 @@ from segedu_site import (
 def setup(app: Sphinx) -> dict:
     for part in (kernels, address, figures, pictures, numbers, maths, measured, methods, results, real_data, sources):
         part.setup(app)
-    for part in (presentation, metadata, lint):
+    for part in (presentation, metadata, paper, lint):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

@@ -56,7 +56,8 @@ class LatePictures(SphinxPostTransform):
             path = Path(self.app.srcdir) / image["uri"]
             if not path.is_file():
                 continue
-            image["loading"] = "lazy"
+            if self.app.builder.name == "html":
+                image["loading"] = "lazy"
             if path.suffix == ".svg":
                 image["classes"].append("line-drawing")
             self._give_size(image, path)
