@@ -21,6 +21,7 @@ from sphinx.config import Config
 from segedu_site.address import repository
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = "book.html"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FORMULA = re.compile(r"<mjx-container ([^>]*)>(<svg.*?</svg>)<mjx-assistive-mml.*?</mjx-container>", re.DOTALL)
 LINK = re.compile(r'<a ([^>]*)href="#([^"]*)"([^>]*)>(.*?)</a>', re.DOTALL)
@@ -67,15 +68,12 @@ def links_within_one_page(page: str) -> str:
     return LINK.sub(repaired, page)
 
 
-def repair_links(app: Sphinx, exception: Exception | None) -> None:
+def repair_page(app: Sphinx, exception: Exception | None) -> None:
+    """Repair the links, and move the page to the top: there lie the files whose addresses Sphinx has written."""
     if exception is None and app.builder.name == "singlehtml":
-        path = one_page(Path(app.outdir))
-        path.write_text(links_within_one_page(path.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def one_page(folder: Path) -> Path:
-    """Return the page of a book that was built as one page; beside it lies only a page that leads to it."""
-    return max(folder.rglob("*.html"), key=lambda path: path.stat().st_size)
+        folder = Path(app.outdir)
+        written = folder / f"{app.config.root_doc}.html"
+        (folder / PAGE).write_text(links_within_one_page(written.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def print_pdf(page: Path, pdf: Path) -> None:
@@ -105,11 +103,11 @@ def main(root: Path = ROOT) -> None:
         raise SystemExit(status)
     pdf = build / "segedu.pdf"
     pdf.unlink(missing_ok=True)
-    print_pdf(one_page(build / "one-page"), pdf)
+    print_pdf(build / "one-page" / PAGE, pdf)
     print(f"The book is in {pdf}")
 
 
 def setup(app: Sphinx) -> None:
     app.connect("config-inited", configure)
     app.connect("html-page-context", plain_formulas, priority=900)
-    app.connect("build-finished", repair_links, priority=400)
+    app.connect("build-finished", repair_page)

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from docutils import nodes
 from segedu_site import icons, maths, metadata, npm, pictures, presentation, weight
 from small_book import build
 
@@ -117,6 +118,13 @@ def test_a_drawing_is_marked_for_the_dark_mode(page):
         tag for _, tag in weight.tags(page.read_text()) if tag.get("src", "").endswith(".svg") and "width" in tag
     ]
     assert "line-drawing" in drawing["class"] and (drawing["width"], drawing["height"]) == ("800", "120")
+
+
+def test_a_drawing_whose_caption_names_white_is_not_inverted():
+    for text, expected in (("White boxes are losses.", True), ("Grey boxes are losses.", False)):
+        image = nodes.image()
+        nodes.figure("", image, nodes.caption("", text))
+        assert bool(pictures.NAMES_LIGHTNESS.search(pictures._caption(image))) is expected
 
 
 def test_a_light_picture_stays_as_it_is(tmp_path):
