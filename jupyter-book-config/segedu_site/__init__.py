@@ -16,6 +16,7 @@
 - `networks`: networks that run in the reader's browser: the `{network}` directive.
 - `presentation`: accessible names, `icons` without Font Awesome, and fewer scripts in finished pages.
 - `metadata`: descriptions, links to edit a page, version, sitemap and 404 page.
+- `paper`: the whole book as an EPUB, and as one page that is printed into a PDF.
 - `lint`: what a finished page must keep; a complaint is a warning, and the build fails on warnings.
 """
 
@@ -39,6 +40,7 @@ from segedu_site import (
     methods,
     networks,
     numbers,
+    paper,
     pictures,
     presentation,
     real_data,
@@ -64,6 +66,7 @@ PARTS = (
     networks,
     presentation,
     metadata,
+    paper,
     lint,
 )
 

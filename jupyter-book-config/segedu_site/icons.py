@@ -21,7 +21,7 @@ LOADING = re.compile(
 ICON = re.compile(r'<(i|span) class="([^"]*\bfa[sbr]?\b[^"]*|[^"]*\bfa-(?:solid|brands|regular) [^"]*)"([^>]*)></\1>')
 STYLES = {"fa", "fas", "fab", "far", "fa-solid", "fa-brands", "fa-regular"}
 SIZES = {"fa-lg", "fa-fw", "fa-sm", "fa-xs"}
-DRAWING = r'"?{name}"?:\[(\d+),(\d+),\[[^\]]*\],"[0-9a-f]+","([^"]+)"\]'
+DRAWING = r'[{,]"?NAME"?:\[(\d+),(\d+),\[[^\]]*\],"[0-9a-f]+","([^"]+)"\]'
 
 
 @cache
@@ -37,10 +37,10 @@ def drawing(name: str) -> tuple[str, str, str] | None:
     """Return width, height and path of an icon, or None if the script does not have it.
 
     Args:
-        name: such as `bars`.
+        name: such as `bars`. Where the script has an outlined and a solid drawing, this is the solid one, the last.
     """
-    found = re.search(DRAWING.format(name=re.escape(name)), script())
-    return found.groups() if found else None
+    found = re.findall(DRAWING.replace("NAME", re.escape(name)), script())
+    return found[-1] if found else None
 
 
 def draw(tag: re.Match) -> str:

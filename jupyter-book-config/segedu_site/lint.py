@@ -157,7 +157,7 @@ def delete_removed_pages(app: Sphinx, site: Path) -> None:
 
 
 def check(app: Sphinx, exception: Exception | None) -> None:
-    if exception is not None or app.builder.format != "html":
+    if exception is not None or app.builder.name != "html":
         return
     read.cache_clear()
     site = Path(app.outdir).resolve()

@@ -17,25 +17,20 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
+from segedu import __version__
 from segedu_site.address import branch_of, repository
 
-ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 160  # characters of a description; search engines show no more
 PICTURE = re.compile(r"_images/[\w.-]+\.(?:png|webp)")
 NOT_IN_SITEMAP = {"404", "search", "genindex"}
 RELATIVE = re.compile(r'(\s(?:href|src)=")(?![a-z]+:|#|/)([^"]*)"')
 
 
-def version(package: Path = ROOT / "segedu" / "__init__.py") -> str:
-    """Return the version of the course, which stands in the package."""
-    return re.search(r'__version__ = "([^"]+)"', package.read_text(encoding="utf-8"))[1]
-
-
 def configure(app: Sphinx, config: Config) -> None:
-    config.release = config.version = version()
+    config.release = config.version = __version__
     config.html_last_updated_fmt = "%Y-%m-%d"
     footer = config.html_theme_options.get("extra_footer", "")
-    config.html_theme_options = {**config.html_theme_options, "extra_footer": f"<p>Version {version()}</p>{footer}"}
+    config.html_theme_options = {**config.html_theme_options, "extra_footer": f"<p>Version {__version__}</p>{footer}"}
 
 
 def description(doctree: nodes.document) -> str:

@@ -15,6 +15,8 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 
 HEAVY = 150_000  # bytes; a lighter PNG stays as it is
 QUALITY = 90
+# In dark mode a drawing is inverted. Not one whose caption would then be wrong: "white boxes" would be black.
+NAMES_LIGHTNESS = re.compile(r"\b(black|white|light|dark|pale|bright)\b", re.IGNORECASE)
 
 
 def size(path: Path) -> tuple[float, float] | None:
@@ -45,6 +47,13 @@ def light_copy(path: Path) -> Path | None:
     return light if light.stat().st_size < path.stat().st_size else None
 
 
+def _caption(image: nodes.image) -> str:
+    figure = image.parent
+    while figure is not None and not isinstance(figure, nodes.figure):
+        figure = figure.parent
+    return " ".join(caption.astext() for caption in figure.findall(nodes.caption)) if figure is not None else ""
+
+
 class LatePictures(SphinxPostTransform):
     """Give each picture of a page its size and its small copy, and let it load when a reader comes near."""
 
@@ -56,8 +65,9 @@ class LatePictures(SphinxPostTransform):
             path = Path(self.app.srcdir) / image["uri"]
             if not path.is_file():
                 continue
-            image["loading"] = "lazy"
-            if path.suffix == ".svg":
+            if self.app.builder.name == "html":
+                image["loading"] = "lazy"
+            if path.suffix == ".svg" and not NAMES_LIGHTNESS.search(_caption(image)):
                 image["classes"].append("line-drawing")
             self._give_size(image, path)
             if self.app.builder.name != "epub" and (light := light_copy(path)):

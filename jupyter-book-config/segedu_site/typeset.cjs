@@ -16,6 +16,7 @@ async function main() {
       paths: { mathjax: es5 },
       versionWarnings: false,
     },
+    tex: { packages: { "[-]": ["noundefined"] } }, // an unknown macro is an error, and not red text
     svg: { fontCache: "global" },
   });
   const adaptor = MathJax.startup.adaptor;
