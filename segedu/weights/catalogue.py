@@ -16,6 +16,7 @@ How each file is verified depends on what its publisher provides:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from segedu.weights.catalogue_medical import MEDICAL
@@ -277,6 +278,13 @@ WEIGHTS: dict[str, Weights] = {
     ),
     "shapes_sam": _our_own(
         "shapes_sam", "c9bc4474363cbd57de3e6a26dcfa9d89735a3ee3ecc6f6a68b658bcc961080b4", 1.61, normalizes=True
+    ),
+    "photo_sam": replace(
+        _our_own(
+            "photo_sam", "ed79111c2cb7aa8e18272dddf8393117a1749ba3e93c06f67d61a8b5be0361e8", 1.19, normalizes=True
+        ),
+        licence="CC-BY-SA-4.0",
+        trained_on="photographs of Oxford-IIIT Pets and COCO 2017, aerial images, micrographs, and synthetic scenes",
     ),
     "shapes_detr": _our_own(
         "shapes_detr", "e664ce5726244b8733860697efdc24186adaab4efe0631c607b177cb6a2b4137", 0.57, normalizes=True
