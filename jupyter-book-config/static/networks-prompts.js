@@ -15,8 +15,10 @@
             <label><input type="radio" name="ID-mode" value="0"> background</label>
             <label><input type="radio" name="ID-mode" value="box"> a box</label>
           </fieldset>
-          <button type="button" data-do="undo">Undo</button>
-          <button type="button" data-do="clear">Clear</button>
+          <div class="network-do">
+            <button type="button" data-do="undo">Undo</button>
+            <button type="button" data-do="clear">Clear</button>
+          </div>
         </div>
       </div>
       <div>
