@@ -12,9 +12,10 @@ import torch
 from segedu.datasets.data_folder import data_folder
 from segedu.promptable.sam.interactive import mask_iou
 from segedu.weights import WEIGHTS, load
-from segedu.weights.own import photo_objects, photo_sam
+from segedu.weights.own import photo_sam, photo_sam_data
 from segedu.weights.own import photo_sam_measures as measures
-from segedu.weights.own.photo_objects import (
+from segedu.weights.own.photo_sam import CYCLES, FILE, SIZE, THRESHOLD, Cycle
+from segedu.weights.own.photo_sam_data import (
     LICENCES,
     Labelled,
     collage,
@@ -24,7 +25,6 @@ from segedu.weights.own.photo_objects import (
     resize,
     window,
 )
-from segedu.weights.own.photo_sam import CYCLES, FILE, SIZE, THRESHOLD, Cycle
 
 LOG = json.loads(FILE.with_suffix(".json").read_text())
 
@@ -46,7 +46,7 @@ def test_the_log_is_of_this_script() -> None:
 def test_the_licence_is_that_of_the_images() -> None:
     """Photographs under CC BY-SA: the weights are under the same licence, and no image without a licence was used."""
     assert WEIGHTS["photo_sam"].licence == "CC-BY-SA-4.0" and LOG["licence_of_the_weights"] == "CC BY-SA 4.0"
-    assert LOG["data"].keys() == LICENCES.keys() and set(LICENCES) - {"synthetic"} == set(photo_objects.READERS)
+    assert LOG["data"].keys() == LICENCES.keys() and set(LICENCES) - {"synthetic"} == set(photo_sam_data.READERS)
     assert not {"camvid", "pennfudan"} & LICENCES.keys()
 
 
@@ -94,7 +94,7 @@ def test_a_view_is_a_part_of_the_image_around_an_object() -> None:
         assert square.image.shape == (SIZE, SIZE, 3) and square.label_map.shape == (SIZE, SIZE)
         assert set(np.unique(square.label_map)) <= {0, *np.unique(part.label_map)}
         if min(h, w) < 0.9 * max(h, w):
-            assert (square.image[-1, -1] == photo_objects.MEAN_COLOUR).all() and square.label_map[-1, -1] == 0
+            assert (square.image[-1, -1] == photo_sam_data.MEAN_COLOUR).all() and square.label_map[-1, -1] == 0
 
 
 def test_a_collage_has_new_objects_and_no_hidden_ones() -> None:

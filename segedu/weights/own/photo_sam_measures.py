@@ -22,7 +22,7 @@ from segedu.ops.masks import boxes_from_masks
 from segedu.promptable.sam.interactive import mask_iou
 from segedu.promptable.sam.sam import SAM, postprocess
 from segedu.weights import load
-from segedu.weights.own.photo_objects import read_pets_with_border
+from segedu.weights.own.photo_sam_data import read_pets_with_border
 from segedu.weights.own.shapes_sam import centre
 
 ZOOM = 2.0  # side of the view of an object, as a multiple of the longer side of its box
