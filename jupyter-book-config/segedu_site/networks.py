@@ -116,7 +116,7 @@ class Files:
         return Made(figure, alt, version, megabytes, reason)
 
     def _figure(self, version: str) -> tuple[str, str]:
-        picture = self.folder / f"{self.name}-{version}.png"
+        picture = self.folder / f"{self.name}-{version}.jpg"
         text = picture.with_suffix(".txt")
         if not text.is_file():
             onnxruntime_web.write(text, self.demonstration.draw_figure(picture))

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import numpy as np
 
-WEIGHTS = "shapes_sam"  # a key of segedu.weights.WEIGHTS
+WEIGHTS = "photo_sam"  # a key of segedu.weights.WEIGHTS
 # Files of segedu that decide the exported files, beside the weights themselves.
 SOURCES = ("promptable/sam/*.py", "recipes/export_weights.py", "weights/own/*sam*.py")
 FIGURE_WIDTH = 902  # CSS pixels
 LONGEST_SIDE = 512  # pixels of a photograph on the page
 SCENE_SIZE = 96
 YELLOW, BLUE, INK = (0.94, 0.89, 0.26), "#0072B2", "#1b1b1b"
-ROWS_OF_THE_FIGURE = ("shapes", "chelsea")
+ROWS_OF_THE_FIGURE = ("chelsea", "street")
 
 
 class Picture(NamedTuple):
@@ -36,13 +36,13 @@ class Picture(NamedTuple):
 
 
 PICTURES = (
+    Picture("chelsea", "cat", "photograph", (250, 130)),
+    Picture("coffee", "coffee", "photograph", (430, 100)),
+    Picture("astronaut", "astronaut", "photograph", (400, 420)),
+    Picture("coins", "coins", "photograph", (180, 60)),
     Picture("shapes", "shapes", "synthetic", (55, 63)),
     Picture("cells", "cells", "synthetic", (33, 33)),
     Picture("street", "street", "synthetic", (81, 51)),
-    Picture("chelsea", "cat", "photograph", (250, 130)),
-    Picture("coffee", "coffee", "photograph", (260, 160)),
-    Picture("astronaut", "astronaut", "photograph", (220, 120)),
-    Picture("coins", "coins", "photograph", (48, 105)),
 )
 
 
@@ -130,7 +130,7 @@ def contents_of_network(folder: Path) -> dict[str, Any]:
 
 
 def draw_figure(out: Path) -> str:
-    """Draw the figure that readers without JavaScript see; returns its alternative text."""
+    """Draw the figure that readers without JavaScript see, as a JPEG file; returns its alternative text."""
     import torch
     from matplotlib.figure import Figure
     from PIL import Image
@@ -161,7 +161,7 @@ def draw_figure(out: Path) -> str:
             ax.set(xticks=[], yticks=[])
     with io.BytesIO() as file:
         fig.savefig(file, dpi=192)
-        Image.open(file).convert("RGB").quantize(256).save(out, "PNG", optimize=True)
+        Image.open(file).convert("RGB").save(out, quality=85)
     return f"A click on each of two images, and the three masks that SAM predicts for it. {'; '.join(words)}."
 
 

@@ -44,11 +44,12 @@
     return target;
   }
 
-  /** Resize bytes (H, W, 3) to (h, w, 3) as Pillow does with its bilinear filter: columns first, then rows. */
+  /** Resize bytes (H, W, 3) to (h, w, 3) as Pillow does with its bilinear filter: columns first, then rows. Pillow 13
+      does it in the other order for tall images, which differs by the rounding of some bytes. */
   function resizeLikePillow(rgb, [H, W], [h, w]) {
-    if (w !== W) rgb = resizeLines(rgb, W, w, H, 3, 3 * W, 3, 3 * w);
-    if (h !== H) rgb = resizeLines(rgb, H, h, w, 3 * w, 3, 3 * w, 3);
-    return rgb;
+    const columns = (bytes, rows) => (w === W ? bytes : resizeLines(bytes, W, w, rows, 3, 3 * W, 3, 3 * w));
+    const rows = (bytes, width) => (h === H ? bytes : resizeLines(bytes, H, h, width, 3 * width, 3, 3 * width, 3));
+    return H > 2 * W && h < H ? columns(rows(rgb, W), h) : rows(columns(rgb, H), w);
   }
 
   /** Bytes (H, W, 3) of the RGBA bytes of a canvas. */

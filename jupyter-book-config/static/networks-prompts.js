@@ -15,8 +15,10 @@
             <label><input type="radio" name="ID-mode" value="0"> background</label>
             <label><input type="radio" name="ID-mode" value="box"> a box</label>
           </fieldset>
-          <button type="button" data-do="undo">Undo</button>
-          <button type="button" data-do="clear">Clear</button>
+          <div class="network-do">
+            <button type="button" data-do="undo">Undo</button>
+            <button type="button" data-do="clear">Clear</button>
+          </div>
         </div>
       </div>
       <div>
@@ -32,6 +34,7 @@
       corner of a box. Backspace or Ctrl+Z takes back the last prompt, Escape clears all, and the keys 1 to 4 choose a mask.</p>
       <p>A single prompt is ambiguous, so SAM predicts three masks. After a further prompt, it also receives the mask that
       is shown, and predicts one corrected mask. The scores are the IoUs that SAM predicts for its own masks.</p>
+      <p>The network is <code>WEIGHTS</code> (licence LICENCE), and onnxruntime-web (MIT) runs it in this page.</p>
     </details>`;
   let count = 0; // of demonstrations on this page, for unique names
 
@@ -42,7 +45,8 @@
       this.sam = sam;
       this.app = document.createElement("div");
       this.app.className = "network-app";
-      this.app.innerHTML = TEMPLATE.replaceAll("ID", name);
+      const { weights, licence } = sam.about;
+      this.app.innerHTML = TEMPLATE.replaceAll("ID", name).replace("WEIGHTS", weights).replace("LICENCE", licence);
       element.querySelector(".network-summary").after(this.app);
       this.stage = this.app.querySelector(".network-stage");
       this.masks = this.app.querySelector(".network-masks");
@@ -292,6 +296,7 @@
       const undo = event.key === "Backspace" || ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z");
       if (!this.picture || (!undo && (event.ctrlKey || event.metaKey || event.altKey))) return;
       this.byKeyboard = true;
+      clearTimeout(this.moved); // what this key does is said instead of the last position
       if (moves[event.key]) this.move(moves[event.key], event.shiftKey);
       else if (event.key === "Enter") this.add({ point: { ...this.crosshair, label: event.shiftKey ? 0 : 1 } });
       else if (undo) this.undo();
@@ -311,7 +316,7 @@
       };
       if (this.corner) this.draft = boxOf(this.corner, { x: this.crosshair.x + 1, y: this.crosshair.y + 1 });
       this.paint();
-      clearTimeout(this.moved); // a screen reader says only where the crosshair stops
+      // A screen reader says only where the crosshair stops.
       this.moved = setTimeout(() => this.say(this.whereabouts()), 250);
     }
 

@@ -253,7 +253,9 @@ def test_resizing_equals_pillows(visit: Visit, size: tuple[int, int]) -> None:
     expected = np.broadcast_to(np.array([0.25, 0.5, 0.75])[:, None, None], (3, 96, 96)).copy()
     fitted = fit_images(torch.from_numpy(array).permute(2, 0, 1)[None].float() / 255, 96)[0].numpy()
     expected[:, : fitted.shape[1], : fitted.shape[2]] = fitted
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)
+    # Versions of Pillow differ in the order of the axes for tall images, and so in the rounding of some bytes.
+    tolerance = 1.01 / 255 if size[0] > 2 * size[1] else 1e-7
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
 def test_nothing_is_asked_of_another_host_and_nothing_fails(visit: Visit) -> None:
