@@ -158,6 +158,27 @@ def mutants(
         print_mutants(_course(course), labs or [], write)
 
 
+@app.command()
+def quizzes(
+    course: Course = Path("."),
+    moodle: Annotated[
+        Path | None, typer.Option(help="Write the questions in Moodle's XML format to this file.")
+    ] = None,
+    anki: Annotated[Path | None, typer.Option(help="Write a deck for Anki to this file, which ends in .apkg.")] = None,
+) -> None:
+    """Export the quizzes of the chapters to Moodle and Anki."""
+    from segedu.teaching.quizzes import moodle_xml, read_quizzes, write_anki
+
+    questions = read_quizzes(_course(course, "course"))
+    if moodle:
+        moodle.write_text(moodle_xml(questions), encoding="utf-8")
+    if anki:
+        write_anki(questions, anki)
+    marked = sum(bool(question.key) for question in questions)
+    files = ", ".join(str(path) for path in (moodle, anki) if path)
+    typer.echo(f"{len(questions)} questions, {marked} of them with a key" + (f", written to {files}" if files else ""))
+
+
 for command in (
     commands.train,
     commands.inspect,

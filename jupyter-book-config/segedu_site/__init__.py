@@ -14,6 +14,11 @@
 - `explorers`: live explorers, `{explorer}`.
 - `states`: explorers whose pictures are computed in the build, `{states}`.
 - `networks`: networks that run in the reader's browser: the `{network}` directive.
+- `claims`: measured numbers in large type, and the table of all claims.
+- `lab_pages`: what the cells of labs and solutions display.
+- `lookups`: tables with a filter, and the page of wrong answers in parts.
+- `quizzes`: quizzes that can be answered and are marked.
+- `search`: compounds as one word, titles first, no code.
 - `presentation`: accessible names, `icons` without Font Awesome, and fewer scripts in finished pages.
 - `metadata`: descriptions, links to edit a page, version, sitemap and 404 page.
 - `paper`: the whole book as an EPUB, and as one page that is printed into a PDF.
@@ -30,10 +35,16 @@ from sphinx.application import Sphinx
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # Jupyter Book 1 runs where segedu is not installed
 from segedu_site import (
     address,
+    chapter_map,
+    claims,
     explorers,
     figures,
+    icons,
     kernels,
+    lab_pages,
+    landing,
     lint,
+    lookups,
     maths,
     measured,
     metadata,
@@ -43,8 +54,10 @@ from segedu_site import (
     paper,
     pictures,
     presentation,
+    quizzes,
     real_data,
     results,
+    search,
     sources,
     states,
 )
@@ -64,7 +77,15 @@ PARTS = (
     explorers,
     states,
     networks,
+    chapter_map,
+    landing,
+    claims,
+    lab_pages,
+    lookups,
+    quizzes,
+    search,
     presentation,
+    icons,
     metadata,
     paper,
     lint,

@@ -1,5 +1,7 @@
 """`{methods}`: the table of all methods, read from the headers of the method files without importing them.
 
+`{methods} semantic` writes the entries of one task instead: the header of each file, with its tests and its weights.
+
 What a method is compared with is what its tests import beside it, and its weights are those that the table of weights
 builds with it. The page can never disagree with the files: nothing is written by hand, and nothing derived lies in the
 repository.
@@ -9,26 +11,22 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from docutils import nodes
+from docutils.nodes import make_id
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from segedu.weights.catalogue import WEIGHTS
+from segedu_site.lookups import mark
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = ("Paper", "Idea", "Simplified", "Shapes", "Quality", "Course", "Lab")
-TASKS = {
-    "unsupervised": "Segmentation without labels",
-    "semantic": "Semantic segmentation",
-    "detection": "Object detection",
-    "instance": "Instance segmentation",
-    "panoptic": "Panoptic segmentation",
-    "promptable": "Promptable segmentation",
-}
+TASKS = ("unsupervised", "semantic", "detection", "instance", "panoptic", "promptable")
 # Independent implementations: the beginning of what a test imports, and the name that people know.
 PEERS = {
     "cellpose": "Cellpose",
@@ -151,16 +149,30 @@ def weights(method: Method) -> tuple[list[str], list[str]]:
     return ours, built + as_backbone
 
 
-def markdown(tasks: dict[str, list[Method]], root: Path = ROOT) -> str:
-    """The page's text below its introduction: for each task a table, and an entry for each method."""
-    lines = []
+def label(method: Method) -> str:
+    """The target of a method's entry.
+
+    >>> label(Method("segedu/semantic/unet.py", "U-Net", "", {}))
+    'method-semantic-unet'
+    """
+    return "method-" + "-".join(Path(method.path).with_suffix("").parts[1:]).replace("_", "-")
+
+
+def markdown(tasks: dict[str, list[Method]], root: Path = ROOT, entries: Iterable[str] = ()) -> str:
+    """The table of all methods.
+
+    Args:
+        tasks: methods by folder.
+        root: of the checkout.
+        entries: tasks whose entries are on a page of the site; only their methods are linked.
+    """
+    lines = ["| Method | Code | Taught in | Compared with | Weights |", "|---|---|---|---|---|"]
     for task, methods in tasks.items():
-        lines += [f"## {TASKS[task]}", ""]
-        lines += ["| Method | Code | Taught in | Compared with | Weights |", "|---|---|---|---|---|"]
         for method in methods:
             ours, official = weights(method)
+            linked = f"[**{method.name}**](#{label(method)})" if task in entries else f"**{method.name}**"
             cells = [
-                f"**{method.name}**",
+                f'<span id="{make_id(method.name)}"></span>{linked}',  # links to the entry once led here
                 f"{{segedu}}`{method.path}`",
                 ", ".join(places(method, root)),
                 ", ".join(peers(tests_of(method, root))) or "by hand",
@@ -168,28 +180,25 @@ def markdown(tasks: dict[str, list[Method]], root: Path = ROOT) -> str:
                 or "none",
             ]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        lines.append("")
-        for method in methods:
-            lines += entry(method, root)
     return "\n".join(lines)
 
 
 def entry(method: Method, root: Path) -> list[str]:
-    """What stands below the table: the header, the tests, and what to write to load the weights."""
+    """The header of a method file; its shapes, its tests and what to write to load its weights are folded."""
     summary = method.summary[:1].upper() + method.summary[1:]
-    lines = [f"### {method.name}", "", plain(summary), ""]
-    for field in FIELDS[:5]:
+    lines = [f"({label(method)})=", f"## {method.name}", "", plain(summary), ""]
+    lines += ["Code", f": {{segedu}}`{method.path}`, {', '.join(places(method, root))}".rstrip(", "), ""]
+    for field in ("Paper", "Idea", "Simplified", "Quality"):
         if field in method.fields:
             lines += [field, f": {plain(method.fields[field])}", ""]
+    folded = []
+    if "Shapes" in method.fields:
+        folded += ["Shapes", f": {plain(method.fields['Shapes'])}", ""]
     if files := tests_of(method, root):
-        lines += ["Tests", ": " + ", ".join(f"`{file.relative_to(root).as_posix()}`" for file in files), ""]
+        folded += ["Tests", ": " + ", ".join(f"`{file.relative_to(root).as_posix()}`" for file in files), ""]
     if names := sum(weights(method), []):
-        lines += [
-            "Weights",
-            f": `segedu.weights.load(...)` of {', '.join(f'`{name}`' for name in names)}",
-            "",
-        ]
-    return lines
+        folded += ["Weights", f": `segedu.weights.load(...)` of {', '.join(f'`{name}`' for name in names)}", ""]
+    return [*lines, "````{dropdown} Shapes, tests and weights", *folded, "````", ""] if folded else lines
 
 
 def plain(text: str) -> str:
@@ -203,14 +212,22 @@ def plain(text: str) -> str:
 
 
 class Methods(SphinxDirective):
-    """Writes the sections of all methods where it stands."""
+    """Writes the table of all methods, or the entries of one task, where it stands."""
+
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         tasks = read_methods()
         for method in sum(tasks.values(), []):
             for path in (ROOT / method.path, *tests_of(method)):
                 self.env.note_dependency(str(path))
-        return self.parse_text_to_nodes(markdown(tasks), allow_section_headings=True)
+        if not self.arguments:
+            pages = {task for task in tasks if f"{self.env.docname}/{task}" in self.env.found_docs}
+            return mark(self.parse_text_to_nodes(markdown(tasks, entries=pages)))
+        if self.arguments[0] not in tasks:
+            raise self.error(f"methods has {self.arguments[0]!r}, expected one of {', '.join(tasks)}")
+        lines = sum((entry(method, ROOT) for method in tasks[self.arguments[0]]), [])
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 
 def setup(app: Sphinx) -> None:

@@ -14,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from segedu.teaching.evidence.proofs import read_rows, stale
+from segedu_site.results import with_chart
 
 ROOT = Path(__file__).resolve().parents[2]
 CLAIM = re.compile(r"real: (?P<method>\S+) on (?P<data>\S+), figures on test; seed 0")
@@ -84,7 +85,8 @@ class RealData(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         for file in ("proofs.csv", "claims.toml"):
             self.env.note_dependency(str(ROOT / "tests" / file))
-        return self.parse_text_to_nodes(real_data_table(self.arguments[0]))
+        table, first = real_data_table(self.arguments[0]), next(iter(COLUMNS[self.arguments[0]].values()))
+        return with_chart(self, table, f"{first}, in percent", [first], 100)
 
 
 def setup(app: Sphinx) -> None:

@@ -16,9 +16,12 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective
 
 from segedu.teaching.evidence.proofs import read_claims, read_rows, stale
+from segedu_site import methods
+from segedu_site.charts import bars_of, chart
 
 ROOT = Path(__file__).resolve().parents[2]
 CLAIM = re.compile(r"results: (?P<method>\S+) on (?P<data>\S+): (?P<metric>[^,]+)")
@@ -220,29 +223,60 @@ def _note_sources(directive: SphinxDirective) -> None:
         directive.env.note_dependency(str(ROOT / "tests" / file))
 
 
+def link_methods(text: str, env: BuildEnvironment) -> str:
+    """Lead from the name of each method, in bold, to its entry, where the site has that page.
+
+    A recipe is named as the file of its method, some with a number after it: `fcn16` is a recipe of `fcn.py`.
+    """
+    targets = {}
+    for task, found in methods.read_methods().items():
+        if f"course/methods/{task}" in env.found_docs:
+            targets |= {Path(method.path).stem: methods.label(method) for method in found}
+
+    def link(name: re.Match) -> str:
+        target = targets.get(name[1]) or targets.get(name[1].rstrip("0123456789"))
+        return f"[{name[0]}](#{target})" if target else name[0]
+
+    return re.sub(r"\*\*(\w+)\*\*", link, text)
+
+
+def with_chart(
+    directive: SphinxDirective, table: str, metric: str, columns: list[str], unit: float = 1
+) -> list[nodes.Node]:
+    """A chart of some columns of a table, and the table."""
+    drawn = chart(metric, *bars_of(table, columns), unit) if table.startswith("|") else []
+    return [*drawn, *directive.parse_text_to_nodes(link_methods(table, directive.env))]
+
+
 class Microscopes(SphinxDirective):
-    """Writes a table of real microscope images where it stands."""
+    """Writes a chart and a table of real microscope images where it stands."""
 
     required_arguments = 1
     final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
         _note_sources(self)
-        return self.parse_text_to_nodes(microscopes_table(self.arguments[0]))
+        table = microscopes_table(self.arguments[0])
+        if self.arguments[0].endswith(BY_KIND):
+            return self.parse_text_to_nodes(link_methods(table, self.env))
+        return with_chart(self, table, "Instance accuracy at an IoU of 0.5, pooled over all objects", ["pooled"])
 
 
 class Photographs(SphinxDirective):
-    """Writes the table of one set of real photographs where it stands."""
+    """Writes a chart and the table of one set of real photographs where it stands."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         _note_sources(self)
-        return self.parse_text_to_nodes(photographs_table(self.arguments[0]))
+        table = photographs_table(self.arguments[0])
+        splits = table.splitlines()[0].strip("| ").split(" | ")[:-3]
+        split = "test" if "test" in splits else splits[-1]
+        return with_chart(self, table, f"Mean IoU on the split {split}", [split])
 
 
 class Results(SphinxDirective):
-    """Writes the tables of all data sets, or the one that is asked for, where it stands."""
+    """Writes the tables of all data sets, with charts, or the one table that is asked for, where it stands."""
 
     optional_arguments = 1
     final_argument_whitespace = True
@@ -250,11 +284,17 @@ class Results(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         _note_sources(self)
         if self.arguments:
-            return self.parse_text_to_nodes(one_table(self.arguments[0]))
-        text, missing = markdown(read_results()), read_unmeasured()
+            return self.parse_text_to_nodes(link_methods(one_table(self.arguments[0]), self.env))
+        tables, missing = read_results(), read_unmeasured()
+        text = markdown(tables)
         if missing:
             text += f"\nRecipes without a measured row so far: {', '.join(missing)}.\n"
-        return self.parse_text_to_nodes(text, allow_section_headings=True)
+        found = self.parse_text_to_nodes(link_methods(text, self.env), allow_section_headings=True)
+        sections = [section for node in found for section in node.findall(nodes.section)]
+        for section, ((data, metric), results) in zip(sections, tables.items(), strict=True):
+            bars = bars_of("\n".join(_table(results)), [f"seed {seed}" for seed in range(SEEDS)])
+            section[1:1] = chart(f"{metric[:1].upper()}{metric[1:]} on {data}", *bars)
+        return found
 
 
 def setup(app: Sphinx) -> None:

@@ -1,0 +1,100 @@
+"""Bar charts beside tables of results, drawn at build time as SVG in the colours of the theme.
+
+A bar is a method's score, and a dashed line the score of the baseline. Circles are the single seeds where there are
+several: the bar is then the lowest of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from docutils import nodes
+
+ROW, BAR, LABEL, PLOT, RIGHT, TOP = 24, 15, 190, 380, 60, 26  # pixels
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One method: its name and its scores, of which the lowest is the length of the bar."""
+
+    name: str
+    scores: tuple[float, ...]
+
+    @property
+    def length(self) -> float:
+        return min(self.scores)
+
+
+def svg(baseline: Bar, bars: Sequence[Bar], unit: float) -> str:
+    """The chart: the baseline first, then the methods from the highest score to the lowest.
+
+    Args:
+        baseline: its own bar is grey.
+        bars: of the methods.
+        unit: the score at the right end of the axis, such as 1, or 100 for percent.
+    """
+
+    def x(score: float) -> float:
+        return LABEL + PLOT * score / unit
+
+    ordered = sorted(bars, key=lambda bar: -bar.length)
+    height = TOP + ROW * (1 + len(ordered))
+    plain = f"{x(baseline.length):.1f}"
+    line = f'<line class="baseline" x1="{plain}" x2="{plain}" y1="{TOP - 4}" y2="{height}"/>'
+    ticks = "".join(
+        f'<text x="{x(share * unit):.1f}" y="14" text-anchor="middle">{share * unit:g}</text>' for share in (0, 0.5, 1)
+    )
+    rows = "".join(_row(bar, TOP + ROW * n, x, n == 0) for n, bar in enumerate([baseline, *ordered]))
+    width = LABEL + PLOT + RIGHT
+    words = escape(description(baseline, ordered))
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{words}">{ticks}{rows}{line}</svg>'
+
+
+def _row(bar: Bar, top: float, x, is_baseline: bool) -> str:
+    kind, middle = ("baseline-bar" if is_baseline else "bar"), top + ROW / 2
+    seeds = "".join(
+        f'<circle class="seed" cx="{x(score):.1f}" cy="{middle - 1:g}" r="4"/>'
+        for score in bar.scores
+        if len(bar.scores) > 1
+    )
+    name = bar.name if len(bar.name) <= 27 else bar.name[:26] + "…"
+    end = x(max(bar.scores)) + 9
+    return (
+        f'<text x="{LABEL - 8}" y="{middle + 3:g}" text-anchor="end">{escape(name)}</text>'
+        f'<rect class="{kind}" x="{LABEL}" y="{top + 4:g}" width="{x(bar.length) - LABEL:.1f}" height="{BAR}"/>'
+        f'{seeds}<text x="{end:.1f}" y="{middle + 3:g}">{bar.length:.3g}</text>'
+    )
+
+
+def description(baseline: Bar, bars: Sequence[Bar]) -> str:
+    """What the chart shows, in words."""
+    words = ", ".join(f"{bar.name} {bar.length:.3g}" for bar in bars)
+    return f"Bar chart: {words}; baseline {baseline.name} {baseline.length:.3g}"
+
+
+def chart(metric: str, baseline: Bar, bars: Sequence[Bar], unit: float = 1.0) -> list[nodes.Node]:
+    """A figure with a chart and its caption, for HTML only: the table beside it holds the same numbers."""
+    if not bars:
+        return []
+    seeds = " A bar is the lowest of three seeds, and the circles are the seeds." if len(bars[0].scores) > 1 else ""
+    caption = f"{metric}.{seeds} The dashed line is the baseline, {baseline.name}."
+    text = f'<figure class="bar-chart">{svg(baseline, bars, unit)}<figcaption>{escape(caption)}</figcaption></figure>'
+    return [nodes.raw("", text, format="html", classes=["no-search"])]
+
+
+def bars_of(table: str, columns: Sequence[str]) -> tuple[Bar, list[Bar]]:
+    """The baseline and the methods of a Markdown table whose first row is the baseline.
+
+    >>> bars_of("| | a | b |\\n|---|---:|---:|\\n| *plain* | 0.1 | 0.2 |\\n| **net** (old) | 0.3 | 0.4 |", ["b"])
+    (Bar(name='plain', scores=(0.2,)), [Bar(name='net', scores=(0.4,))])
+    """
+    head, _, *lines = ([cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines())
+    head = head if head[0] == "" else ["", *head]
+    found = []
+    for cells in lines:
+        name = re.match(r"\*+(.+?)\*+", cells[0])[1]
+        found.append(Bar(name, tuple(float(cells[head.index(column)]) for column in columns)))
+    return found[0], found[1:]
