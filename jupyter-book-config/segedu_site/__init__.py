@@ -29,6 +29,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # Jupyter Book 1 runs
 from segedu_site import (
     address,
     figures,
+    icons,
     kernels,
     lint,
     maths,
@@ -48,6 +49,6 @@ from segedu_site import (
 def setup(app: Sphinx) -> dict:
     for part in (kernels, address, figures, pictures, numbers, maths, measured, methods, results, real_data, sources):
         part.setup(app)
-    for part in (presentation, metadata, paper, lint):
+    for part in (presentation, icons, metadata, paper, lint):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
