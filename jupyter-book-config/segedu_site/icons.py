@@ -12,6 +12,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 THEME = "pydata_sphinx_theme"
 SCRIPT = Path("theme", THEME, "static", "scripts", "fontawesome.js")
 LOADING = re.compile(
@@ -21,6 +23,8 @@ LOADING = re.compile(
 ICON = re.compile(r'<(i|span) class="([^"]*\bfa[sbr]?\b[^"]*|[^"]*\bfa-(?:solid|brands|regular) [^"]*)"([^>]*)></\1>')
 STYLES = {"fa", "fas", "fab", "far", "fa-solid", "fa-brands", "fa-regular"}
 SIZES = {"fa-lg", "fa-fw", "fa-sm", "fa-xs"}
+STYLES_OF_THEME = Path("_static", "styles", "pydata-sphinx-theme.css")
+CODES = re.compile(r"(?<=})(?:\.fa-[^{}]*\{--fa:[^}]*\})+")  # which character of its font each icon is
 DRAWING = r'[{,]"?NAME"?:\[(\d+),(\d+),\[[^\]]*\],"[0-9a-f]+","([^"]+)"\]'
 
 
@@ -68,3 +72,14 @@ def replace(page: str) -> str:
     """
     drawn = ICON.sub(draw, page)
     return drawn if ICON.search(drawn) else LOADING.sub("", drawn)
+
+
+def shorten_styles(app: Sphinx, exception: Exception | None) -> None:
+    """Delete the codes of two thousand icons from the theme's style sheet: no page has an icon as a character."""
+    path = Path(app.outdir) / STYLES_OF_THEME
+    if exception is None and script() and path.is_file():
+        path.write_text(CODES.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("build-finished", shorten_styles, priority=400)  # before pages are weighed

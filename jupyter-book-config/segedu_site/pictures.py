@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 HEAVY = 150_000  # bytes; a lighter PNG stays as it is
-QUALITY = 90
+QUALITY = 85
 # In dark mode a drawing is inverted. Not one whose caption would then be wrong: "white boxes" would be black.
 NAMES_LIGHTNESS = re.compile(r"\b(black|white|light|dark|pale|bright)\b", re.IGNORECASE)
 

@@ -16,11 +16,14 @@ from segedu_site.pictures import size
 HEAVIEST = 1_500_000  # bytes of a page, as they lie in the site, not compressed
 NEAR = 2  # pictures that a browser loads at once although they may load late: those near the top of the page
 DENSITY = 2  # pixels of a picture per CSS pixel
+SMALL = 200  # CSS pixels; a narrower picture may be an image of few pixels
 SMALLEST_LABEL = 8  # points, the size in the drawing
 # What the build could not replace, because it found no Node.js or because the theme is another version.
-NOT_OURS = ("mathjax/", "fontawesome")
+NOT_OURS = ("mathjax/", "fontawesome.js", "fontawesome/js")
 TAG = re.compile(r"<(img|script|link)\b([^>]*)>")
 ATTRIBUTE = re.compile(r'([\w-]+)="([^"]*)"')
+THEME = re.compile(r'href="([^"]*_static/)styles/')
+FONT = "vendor/fontawesome/webfonts/fa-solid-900.woff2"
 OUTPUT = re.compile(r"[0-9a-f]{64}\.\w+")  # name of a picture that a cell has drawn
 LABEL = re.compile(r"<g [^>]*scale\(([\d.]+) -")  # matplotlib writes text as outlines of 100 units per em
 
@@ -49,6 +52,9 @@ def parts(path: Path) -> dict[str, int]:
         elif address:
             found[address] = _bytes(path, address)
     found |= {address: _bytes(path, address) for address in late[:NEAR]}
+    if 'class="admonition' in text and (styles := THEME.search(text)):  # their icons are characters of a font
+        address = styles[1] + FONT
+        found[address] = _bytes(path, address)
     return {address: length for address, length in found.items() if not any(word in address for word in NOT_OURS)}
 
 
@@ -74,6 +80,14 @@ def smallest_label(path: Path) -> float | None:
     return round(100 * min(scales), 2) if scales else None
 
 
+def _density(file: Path, width: float) -> float:
+    """Return the pixels of a picture per pixel of the page; as many as expected where they do not matter."""
+    pixels = size(file.with_suffix(".png"))
+    if pixels is None or width < SMALL:
+        return DENSITY
+    return DENSITY if pixels[0] + 1 >= DENSITY * width else pixels[0] / width
+
+
 def poor_pictures(path: Path) -> Iterator[str]:
     """Complain about outputs of cells without a size, with too few pixels, or with labels that are too small."""
     for tag, attributes in tags(path.read_text(encoding="utf-8")):
@@ -87,6 +101,5 @@ def poor_pictures(path: Path) -> Iterator[str]:
             label = smallest_label(file)
             if label is not None and label < SMALLEST_LABEL:
                 yield f"image {source.name} has labels of {label:g} points, expected at least {SMALLEST_LABEL}"
-        elif (pixels := size(file.with_suffix(".png"))) and pixels[0] < DENSITY * float(attributes["width"]) - 1:
-            density = pixels[0] / float(attributes["width"])
+        elif (density := _density(file, float(attributes["width"]))) < DENSITY:
             yield f"image {source.name} has {density:.2f} pixels per pixel of the page, expected {DENSITY}"

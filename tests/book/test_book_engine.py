@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from segedu_site import address, figures, kernels, lint, methods, sources
+from segedu_site import address, figures, kernels, lint, maths, methods, npm, sources
 from small_book import build
 
 from segedu.teaching.capstone import report as capstone_report
@@ -79,7 +79,7 @@ def test_a_page_without_source_is_deleted(tmp_path):
 
 def test_a_poor_page_fails_and_each_fault_is_named(tmp_path):
     page = (
-        "# A page\n\n### Too deep\n\n[nowhere](missing.md) and [here](#too-deep)\n\n"
+        "# A page\n\n### Too deep\n\n[nowhere](missing.md) and [here](#too-deep) $\\nomacro$\n\n"
         '<script src="https://cdn.example/x.js"></script>\n\n<a href="../gone.html">gone</a>\n'
     )
     status, said = build(tmp_path, page + cell(PICTURE.format("")))
@@ -91,6 +91,7 @@ def test_a_poor_page_fails_and_each_fault_is_named(tmp_path):
         "the page loads https://cdn.example/x.js",
         "leads to ../gone.html, which is not in the site",
         "has no alt text that says what is seen",
+        *(["MathJax cannot typeset"] if npm.node() and npm.obtain(maths.PACKAGE) else []),
     ):
         assert fault in said, f"not said: {fault}\n{said}"
 

@@ -36,7 +36,8 @@ def book(tmp_path_factory) -> Path:
 
 
 def test_the_epub_is_well_formed_and_reads_its_formulas(book):
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "epub", "-c", CONFIG.name, ".", "_build/epub"]
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "epub", "-d", "_build/doctrees"]
+    command += ["-c", CONFIG.name, ".", "_build/epub"]
     env = {**os.environ, "SEGEDU_NPM": str(ROOT / "_build" / "npm")}
     done = subprocess.run(command, cwd=book, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

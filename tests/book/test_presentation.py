@@ -138,6 +138,11 @@ def test_icons_are_drawn_and_no_script_draws_them(page):
     assert '<svg xmlns="http://www.w3.org/2000/svg" class="icon fa-chevron' in html or 'class="icon fa-bars"' in html
 
 
+def test_the_codes_of_icons_are_not_in_the_style_sheet(page):
+    styles = (page.parents[1] / icons.STYLES_OF_THEME).read_text()
+    assert len(styles) > 100_000 and "--fa:" not in styles.replace("var(--fa", "")
+
+
 def test_an_unknown_icon_keeps_the_script():
     html = '<script defer src="_static/scripts/fontawesome.js?digest=1"></script><i class="fas fa-no-such-icon"></i>'
     assert icons.replace(html) == html
@@ -217,13 +222,13 @@ def test_the_weight_of_a_page_counts_what_it_loads_at_once(tmp_path):
     ("image", "complaint"),
     [
         ('<img src="{png}" alt="">', "no width or height"),
-        ('<img src="{png}" width="100" height="100" alt="">', "1.00 pixels per pixel"),
+        ('<img src="{png}" width="300" height="300" alt="">', "1.00 pixels per pixel"),
         ('<img src="{svg}" width="800" height="100" alt="">', "labels of 6 points"),
     ],
 )
 def test_poor_pictures_are_found(tmp_path, image, complaint):
     names = {"png": "a" * 64 + ".png", "svg": "b" * 64 + ".svg"}
-    (tmp_path / names["png"]).write_bytes(b"\x89PNG\r\n\x1a\n0000IHDR" + (100).to_bytes(4) * 2)
+    (tmp_path / names["png"]).write_bytes(b"\x89PNG\r\n\x1a\n0000IHDR" + (300).to_bytes(4) * 2)
     (tmp_path / names["svg"]).write_text('<svg width="600pt" height="90pt"><g transform="scale(0.06 -0.06)"></g></svg>')
     (tmp_path / "page.html").write_text(image.format(**names))
     (found,) = weight.poor_pictures(tmp_path / "page.html")
