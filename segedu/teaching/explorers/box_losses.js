@@ -106,8 +106,8 @@ function draw_curves(panel, { colours }, values, { ious }, set) {
 
 export function draw(figure, values, result, set) {
   const { colours } = figure;
-  draw_boxes(figure.panel("boxes", { width: 420, height: 330, xlim: [0, WIDTH], ylim: [HEIGHT, 0], equal: true, title: "Drag the first box or its corner", xlabel: "x (pixels)", ylabel: "y (pixels)" }), figure, values, result, set);
-  draw_curves(figure.panel("curves", { width: 360, height: 330, xlim: [0, STEPS], ylim: [0, 1.02], title: "Best IoU so far; click a step", xlabel: "step" }), figure, values, result, set);
+  draw_boxes(figure.panel("boxes", { width: 345, height: 290, xlim: [0, WIDTH], ylim: [HEIGHT, 0], equal: true, title: "Drag the first box or its corner", xlabel: "x (pixels)", ylabel: "y (pixels)" }), figure, values, result, set);
+  draw_curves(figure.panel("curves", { width: 300, height: 270, xlim: [0, STEPS], ylim: [0, 1.02], title: "Best IoU so far; click a step", xlabel: "step" }), figure, values, result, set);
   figure.legend([
     ["first box", { stroke: colours.muted, dash: "2 4" }],
     ...shown(values).map((loss) => [`${LOSSES[loss].replace(" - ", " − ")}: best IoU ${result.best[loss].toFixed(2)}`, { stroke: styles_of(colours)[loss][0], dash: styles_of(colours)[loss][1] }]),

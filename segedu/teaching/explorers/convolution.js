@@ -85,7 +85,7 @@ const middle = (count, cells) => [(count - cells) / 2 - 0.1, (count + cells) / 2
 
 export function draw(figure, values, result, set) {
   const { colours } = figure, cells = Math.max(result.padded, result.out || 10);
-  const grid = (count) => ({ width: 400, height: 420, xlim: middle(count, cells), ylim: middle(count, cells).reverse(), axes: false, equal: true });
+  const grid = (count) => ({ width: 322, height: 344, xlim: middle(count, cells), ylim: middle(count, cells).reverse(), axes: false, equal: true });
   const what = values.padding ? "Input with its padding" : "Input";
   draw_input(figure.panel("input", { ...grid(result.padded), title: `${what}: ${result.padded} x ${result.padded}` }), colours, values, result);
   draw_output(figure.panel("output", { ...grid(result.out || 10), title: `Output: ${result.out} x ${result.out}; click a pixel` }), colours, result, set);

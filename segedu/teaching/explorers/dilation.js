@@ -94,10 +94,10 @@ function draw_spots(panel, result) {
 export function draw(figure, values, result) {
   const { colours } = figure, { rates, field } = result, reach = (field - 1) / 2;
   const yticks = [[0, "image"], ...rates.map((rate, k) => [k + 1, `rate ${rate}`])];
-  const across = figure.panel("cone", { width: 350, height: 250, xlim: [-reach - 1.5, reach + 1.5], ylim: [-0.4, rates.length + 0.4], yticks, title: "Pixels of a row used by one output", xlabel: "position relative to the output pixel" });
+  const across = figure.panel("cone", { width: 280, height: 215, xlim: [-reach - 1.5, reach + 1.5], ylim: [-0.4, rates.length + 0.4], yticks, title: "One row of every map", xlabel: "position, output pixel at 0" });
   draw_cone(across, figure, values, result);
-  draw_paths(figure.panel("paths", { width: 205, height: 250, xlim: [0, field], ylim: [field, 0], axes: false, equal: true, title: `Paths to ${field} x ${field} pixels` }), figure, result);
-  draw_spots(figure.panel("spots", { width: 205, height: 250, xlim: [0, SIDE], ylim: [SIDE, 0], axes: false, equal: true, title: "Three pixels, averaged" }), result);
+  draw_paths(figure.panel("paths", { width: 180, height: 215, xlim: [0, field], ylim: [field, 0], axes: false, equal: true, title: `Paths to ${field} x ${field} pixels` }), figure, result);
+  draw_spots(figure.panel("spots", { width: 180, height: 215, xlim: [0, SIDE], ylim: [SIDE, 0], axes: false, equal: true, title: "Three pixels, averaged" }), result);
   figure.legend([
     ["used by the output", { fill: colours.blue }], ["not used: a hole", { fill: colours.paper, stroke: colours.muted }],
     ...(values.neighbour ? [["used by its right neighbour (squares)", { stroke: colours.orange, dash: "4 3" }]] : []),

@@ -139,13 +139,13 @@ function draw_colours(panel, { colours }, values, { steps, last }) {
 
 export function draw(figure, values, result, set) {
   const { colours } = figure, { steps, last } = result, now = Math.min(values.step, last);
-  const map = { width: 380, height: 300, xlim: [0, COLUMNS], ylim: [ROWS, 0], axes: false, equal: true };
+  const map = { width: 322, height: 260, xlim: [0, COLUMNS], ylim: [ROWS, 0], axes: false, equal: true };
   draw_image(figure.panel("image", { ...map, title: "Image; drag the first centres" }), figure, values, set);
   draw_clusters(figure.panel("clusters", { ...map, title: `Step ${now}: ${result.regions} connected regions` }), figure, result);
-  const plane = figure.panel("colours", { width: 380, height: 280, xlim: [0.1, 1.05], ylim: [0, 1.05], title: "Pixels and centres by colour", xlabel: "red", ylabel: "blue" });
+  const plane = figure.panel("colours", { width: 322, height: 240, xlim: [0.1, 1.05], ylim: [0, 1.05], title: "Pixels and centres by colour", xlabel: "red", ylabel: "blue" });
   draw_colours(plane, figure, values, result);
   const top = 1.1 * steps[0].inertia;
-  const curve = figure.panel("inertia", { width: 380, height: 280, xlim: [-0.4, last + 0.4], ylim: [0, top], xticks: range(last + 1).map((k) => [k, k]), title: "Inertia; click a step", xlabel: "step" });
+  const curve = figure.panel("inertia", { width: 322, height: 240, xlim: [-0.4, last + 0.4], ylim: [0, top], xticks: range(last + 1).map((k) => [k, k]), title: "Inertia; click a step", xlabel: "step" });
   curve.line(steps.map((each, k) => [k, each.inertia]), { stroke: colours.purple, width: 2.5 });
   steps.forEach((each, k) => curve.circle(k, each.inertia, k === now ? 6 : 3, { fill: k === now ? colours.red : colours.purple }));
   curve.press((x) => set({ step: Math.round(x) }), { drag: true });

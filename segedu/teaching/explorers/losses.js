@@ -51,7 +51,7 @@ export function draw(figure, values, result, set) {
   const steepest = Math.max(1, ...along.flatMap((each) => LOSSES.map((name) => Math.abs(each[name].derivative))));
   const xlabel = score ? "score z, p = sigmoid(z)" : "probability of “object”, p";
   for (const [key, title, top] of [["loss", "Loss", score ? 5 : 3.2], ["derivative", "|derivative| with respect to the score", 1.06 * steepest]]) {
-    const panel = figure.panel(key, { width: 390, height: 320, xlim: [from, to], ylim: [0, top], title, xlabel });
+    const panel = figure.panel(key, { width: 322, height: 300, xlim: [from, to], ylim: [0, top], title, xlabel });
     panel.line([[at, 0], [at, top]], { stroke: colours.muted, width: 1.5 });
     LOSSES.forEach((name, k) => {
       const [stroke, dash] = styles[k];

@@ -68,7 +68,7 @@ export function compute(values) {
 
 function draw_images(figure, { threshold, shuffle }, { image, bright }) {
   const level = (i, j) => image[shuffle ? SHUFFLED[i * SIDE + j] : i * SIDE + j];
-  const options = { width: 200, height: 230, xlim: [0, SIDE], ylim: [SIDE, 0], axes: false, equal: true };
+  const options = { width: 165, height: 200, xlim: [0, SIDE], ylim: [SIDE, 0], axes: false, equal: true };
   const grey = (value) => Math.round((255 * value) / (LEVELS - 1));
   figure.panel("image", { ...options, title: "Image" }).image(SIDE, SIDE, (i, j) => [1, 1, 1].map(() => grey(level(i, j))));
   figure.panel("mask", { ...options, title: `Above t: ${(100 * bright).toFixed(1)}%` }).image(SIDE, SIDE, (i, j) => {
@@ -96,7 +96,7 @@ export function draw(figure, values, result, set) {
   const { colours } = figure;
   draw_images(figure, values, result);
   const tallest = Math.max(...result.counts);
-  const histogram = figure.panel("histogram", { width: 370, height: 260, xlim: [-1, LEVELS], ylim: [0, 1.15 * tallest], title: "Histogram; drag the threshold", xlabel: "grey level", ylabel: "pixels" });
+  const histogram = figure.panel("histogram", { width: 305, height: 240, xlim: [-1, LEVELS], ylim: [0, 1.15 * tallest], title: "Histogram; drag the threshold", xlabel: "grey level", ylabel: "pixels" });
   draw_histogram(histogram, figure, values, result, set);
   figure.legend([
     ["up to t", { fill: colours.sky }], ["above t", { fill: colours.orange }], ["your threshold", { stroke: colours.ink }],

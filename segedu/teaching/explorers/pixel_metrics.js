@@ -94,9 +94,9 @@ function draw_bars(panel, { colours }, result) {
 
 export function draw(figure, values, result, set) {
   const { colours } = figure, { margin } = values;
-  const masks = figure.panel("masks", { width: 480, height: 360, xlim: [-margin, COLUMNS + margin], ylim: [ROWS + margin, -margin], axes: false, equal: true, title: "Click or drag to paint the prediction" });
+  const masks = figure.panel("masks", { width: 395, height: 320, xlim: [-margin, COLUMNS + margin], ylim: [ROWS + margin, -margin], axes: false, equal: true, title: "Click or drag to paint the prediction" });
   draw_masks(masks, figure, values, result, set);
-  draw_bars(figure.panel("bars", { width: 300, height: 340, xlim: [-0.02, 1.02], ylim: [5, 0], axes: false, title: "Metrics" }), figure, result);
+  draw_bars(figure.panel("bars", { width: 250, height: 280, xlim: [-0.02, 1.02], ylim: [5, 0], axes: false, title: "Metrics" }), figure, result);
   figure.legend([
     [`TP, in both: ${result.TP}`, { fill: colours.green }], [`FP, only in the prediction: ${result.FP}`, { fill: colours.orange, symbol: "•" }],
     [`FN, only in the ground truth: ${result.FN}`, { fill: colours.blue, symbol: "/" }], [`TN, in neither: ${result.TN}`, { fill: colours.paper, stroke: colours.muted }],

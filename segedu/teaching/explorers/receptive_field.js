@@ -83,9 +83,9 @@ function draw_paths(panel, { colours }, { paths, size }) {
 export function draw(figure, values, result, set) {
   const { colours } = figure, { layers, size, start } = result, rows = layers.length + 1;
   const xlim = [Math.min(0, start) - 0.5, Math.max(PIXELS, start + size) + 0.5];
-  const row = figure.panel("row", { width: 430, height: 62 + 52 * rows, xlim, ylim: [-0.4, 1.6 * rows - 0.2], yticks: [], title: "One row of every map; click in the top row", xlabel: "position in the image (pixels)" });
+  const row = figure.panel("row", { width: 425, height: 62 + 52 * rows, xlim, ylim: [-0.4, 1.6 * rows - 0.2], yticks: [], title: "One row of every map; click in the top row", xlabel: "position in the image (pixels)" });
   draw_rows(row, figure, values, result, set);
-  draw_paths(figure.panel("paths", { width: 230, height: 260, xlim: [0, size], ylim: [size, 0], axes: false, equal: true, title: `Paths to ${size} x ${size} pixels` }), figure, result);
+  draw_paths(figure.panel("paths", { width: 220, height: 250, xlim: [0, size], ylim: [size, 0], axes: false, equal: true, title: `Paths to ${size} x ${size} pixels` }), figure, result);
   figure.legend([
     ["chosen output pixel", { fill: colours.sky }], ["pixels on which it depends", { fill: colours.orange }], ["in the padding", { stroke: colours.red, dash: "2 2" }],
     ["receptive field", { stroke: colours.red }], ["few paths", { fill: "rgb(250, 225, 120)" }], ["many paths", { fill: "rgb(10, 45, 95)" }],

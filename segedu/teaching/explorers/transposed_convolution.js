@@ -90,7 +90,7 @@ const middle = (count, cells) => [(count - cells) / 2 - 0.1, (count + cells) / 2
 
 export function draw(figure, values, result, set) {
   const { colours } = figure, { size } = values, plane = result.plane || 6;
-  const input = figure.panel("input", { width: 220, height: 240, xlim: middle(size, Math.max(size, 4)), ylim: middle(size, Math.max(size, 4)).reverse(), axes: false, equal: true, title: `Input: ${size} x ${size}; click` });
+  const input = figure.panel("input", { width: 200, height: 220, xlim: middle(size, Math.max(size, 4)), ylim: middle(size, Math.max(size, 4)).reverse(), axes: false, equal: true, title: `Input: ${size} x ${size}; click` });
   draw_input(input, colours, values, result, set);
   const limits = { xlim: middle(plane, Math.max(plane, 6)), ylim: middle(plane, Math.max(plane, 6)).reverse() };
   const output = figure.panel("output", { width: 440, height: 460, ...limits, axes: false, equal: true, title: `Output: ${result.out} x ${result.out}` });
