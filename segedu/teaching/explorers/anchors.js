@@ -133,15 +133,18 @@ function draw_overlaps(panel, figure, values, result) {
 export function draw(figure, values, result, set) {
   const square = { width: 324, height: 330, xlim: [-4, SIDE + 4], ylim: [SIDE + 4, -4], equal: true, xlabel: "x (pixels)", ylabel: "y (pixels)" };
   const locations = SIDE / values.stride, each = result.anchors.length / locations ** 2;
-  draw_location(figure.panel("location", { ...square, title: `Drag the location: ${locations} x ${locations} x ${each}` }), figure, values, result, set);
+  draw_location(figure.panel("location", { ...square, title: `Drag the location: ${locations} x ${locations} x ${each}` }), figure, values,
+    result, set);
   draw_positives(figure.panel("positives", { ...square, title: "All anchors labelled object" }), figure, result);
   const overlaps = figure.panel("overlaps", {
-    width: 324, height: 220, xlim: [0.4, each + 0.6], ylim: [0, 1], title: "Anchors of the location", xlabel: "anchor", ylabel: "best IoU with an object",
+    width: 324, height: 220, xlim: [0.4, each + 0.6], ylim: [0, 1], title: "Anchors of the location", xlabel: "anchor",
+    ylabel: "best IoU with an object",
   });
   draw_overlaps(overlaps, figure, values, result);
   const look = looks(figure), count = (name) => result.matches.filter((label) => kind(label) === name).length;
   figure.legend([
-    [`object: ${count("object")}`, look.object], [`ignored: ${count("ignored")}`, look.ignored], [`background: ${count("background")}`, look.background],
+    [`object: ${count("object")}`, look.object], [`ignored: ${count("ignored")}`, look.ignored],
+    [`background: ${count("background")}`, look.background],
     ["ground truth, with its number of anchors; thresholds", { stroke: figure.colours.ink, dash: "6 4" }],
   ]);
 }

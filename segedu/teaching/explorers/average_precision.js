@@ -55,7 +55,8 @@ export function compute(values) {
 
 function draw_scores(panel, { colours }, values, set) {
   ranked(values).forEach(({ score, hit, yours }, k) => {
-    const kept = score >= values.threshold, style = { stroke: hit ? colours.blue : colours.red, dash: hit ? undefined : "5 3", opacity: kept ? 1 : 0.4 };
+    const kept = score >= values.threshold, style = { stroke: hit ? colours.blue : colours.red, dash: hit ? undefined : "5 3",
+      opacity: kept ? 1 : 0.4 };
     panel.box(k + 0.62, 0, k + 1.38, score, { ...style, fill: hit ? colours.blue : "none" });
     panel.text(k + 1, 0, hit ? "TP" : "FP", { dy: -6, size: 11, halo: true });
     if (!yours) return;
@@ -95,13 +96,16 @@ export function draw(figure, values, result, set) {
   figure.legend([
     ["true positive", { fill: colours.blue }], ["false positive", { stroke: colours.red, dash: "5 3" }],
     ["threshold", { stroke: colours.ink, dash: "7 4" }], ["point of the threshold (circle)", { stroke: colours.purple }],
-    [`envelope: area ${result.area.toFixed(4)}, 11 points ${result.ap_11.toFixed(4)}, 101 points ${result.ap_101.toFixed(4)}`, { stroke: colours.sky }],
+    [`envelope: area ${result.area.toFixed(4)}, 11 points ${result.ap_11.toFixed(4)}, 101 points ${result.ap_101.toFixed(4)}`,
+      { stroke: colours.sky }],
   ]);
 }
 
 export function describe(values, { counts, area }) {
   const kept = counts.true_positive + counts.false_positive, where = ranked(values).findIndex(({ yours }) => yours) + 1;
   const point = kept ? `precision ${counts.precision.toFixed(3)}, recall ${counts.recall.toFixed(1)}` : "no precision, because it keeps nothing";
-  return `A threshold of ${values.threshold} keeps ${kept} of ${COUNT} detections: ${counts.true_positive} true and ${counts.false_positive} false positives, ${point}. ` +
-    `Your detection, ${values.correct ? "a true" : "a false"} positive, has rank ${where}. Over all thresholds, the area under the envelope is ${area.toFixed(4)}.`;
+  return `A threshold of ${values.threshold} keeps ${kept} of ${COUNT} detections: ${counts.true_positive} true and ${counts.false_positive} ` +
+    `false positives, ${point}. ` +
+    `Your detection, ${values.correct ? "a true" : "a false"} positive, has rank ${where}. Over all thresholds, the area under the envelope is ` +
+    `${area.toFixed(4)}.`;
 }

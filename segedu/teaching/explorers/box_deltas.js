@@ -28,7 +28,8 @@ function iou(a, b) {
 // Shifts of the centre in units of the anchor's sides, and the logarithms of the factors of the sides.
 function encode_box(box, anchor) {
   const target = centre_and_side(box), { centre, side } = centre_and_side(anchor);
-  return [...[0, 1].map((axis) => (target.centre[axis] - centre[axis]) / side[axis]), ...[0, 1].map((axis) => Math.log(target.side[axis] / side[axis]))];
+  return [...[0, 1].map((axis) => (target.centre[axis] - centre[axis]) / side[axis]),
+    ...[0, 1].map((axis) => Math.log(target.side[axis] / side[axis]))];
 }
 
 // The inverse: exp is always positive, so a decoded box never has a negative side.
@@ -55,9 +56,11 @@ function draw_boxes(panel, { colours }, { x, y, width, height, scale }, { box, a
   panel.arrow(...from, ...to, { stroke: colours.ink, width: 2 });
   panel.text(anchor[0], anchor[1], "anchor", { anchor: "start", dy: -4, fill: colours.muted, weight: 600, halo: true });
   panel.text(box[0], box[3], "object", { anchor: "start", dx: 3, dy: -5, fill: colours.blue, weight: 600, halo: true });
-  panel.handle("centre", x * scale, y * scale, { label: "centre of the object", step: scale / 2, on_move: (px, py) => set({ x: px / scale, y: py / scale }) });
+  panel.handle("centre", x * scale, y * scale, { label: "centre of the object", step: scale / 2,
+    on_move: (px, py) => set({ x: px / scale, y: py / scale }) });
   panel.handle("corner", box[2], box[3], {
-    label: "lower right corner of the object", step: scale / 2, on_move: (px, py) => set({ width: 2 * (px / scale - x), height: 2 * (py / scale - y) }),
+    label: "lower right corner of the object", step: scale / 2,
+    on_move: (px, py) => set({ width: 2 * (px / scale - x), height: 2 * (py / scale - y) }),
   });
 }
 
@@ -84,17 +87,21 @@ function draw_logarithm(panel, { colours }, { width, anchor, scale }, { deltas }
 export function draw(figure, values, result, set) {
   const { colours } = figure, { scale, anchor } = values, side = ANCHORS[anchor][0] * scale;
   const image = figure.panel("image", {
-    width: 324, height: 340, equal: true, xlim: [0, WIDTH * scale], ylim: [HEIGHT * scale, 0], title: "Drag the object or its corner", xlabel: "x (pixels)", ylabel: "y (pixels)",
+    width: 324, height: 340, equal: true, xlim: [0, WIDTH * scale], ylim: [HEIGHT * scale, 0], title: "Drag the object or its corner",
+    xlabel: "x (pixels)", ylabel: "y (pixels)",
   });
   draw_boxes(image, figure, values, result, set);
-  const deltas = figure.panel("deltas", { width: 324, height: 290, xlim: [0.4, 4.6], ylim: [-3.5, 3.5], title: "Deltas of the object", xlabel: "1: tx, 2: ty, 3: tw, 4: th", ylabel: "value" });
+  const deltas = figure.panel("deltas", { width: 324, height: 290, xlim: [0.4, 4.6], ylim: [-3.5, 3.5], title: "Deltas of the object",
+    xlabel: "1: tx, 2: ty, 3: tw, 4: th", ylabel: "value" });
   draw_deltas(deltas, figure, values, result);
   const curve = figure.panel("curve", {
-    width: 324, height: 220, xlim: [0, 48 * scale], ylim: [-2.6, 1.6], title: `Dotted: half, equal and twice ${side} pixels`, xlabel: "width of the object (pixels)", ylabel: "tw",
+    width: 324, height: 220, xlim: [0, 48 * scale], ylim: [-2.6, 1.6], title: `Dotted: half, equal and twice ${side} pixels`,
+    xlabel: "width of the object (pixels)", ylabel: "tw",
   });
   draw_logarithm(curve, figure, values, result);
   figure.legend([
-    [`object, its deltas, and tw; IoU with the anchor ${result.anchor_iou.toFixed(2)}`, { stroke: colours.blue }], ["anchor", { stroke: colours.muted, dash: "2 3" }],
+    [`object, its deltas, and tw; IoU with the anchor ${result.anchor_iou.toFixed(2)}`, { stroke: colours.blue }],
+    ["anchor", { stroke: colours.muted, dash: "2 3" }],
     [`decoded from deltas with the error: IoU ${result.iou.toFixed(2)}, L1 ${result.pixels.toFixed(1)} pixels`, { stroke: colours.red, dash: "7 4" }],
     [`smooth L1 of the four errors: ${result.loss.toFixed(3)}`, { fill: colours.grid }],
   ]);
@@ -102,6 +109,7 @@ export function draw(figure, values, result, set) {
 
 export function describe({ scale, error }, { deltas, iou: overlap, pixels }) {
   const list = deltas.map((delta, k) => `${NAMES[k]} ${delta.toFixed(3)}`).join(", ");
-  return `Deltas from the anchor to the object, at scale ${scale}: ${list}. If each predicted delta has the error ${error}, the decoded box has an IoU of ${overlap.toFixed(3)} ` +
+  return `Deltas from the anchor to the object, at scale ${scale}: ${list}. If each predicted delta has the error ${error}, the decoded box has ` +
+    `an IoU of ${overlap.toFixed(3)} ` +
     `with the object, and its four coordinates are off by ${pixels.toFixed(1)} pixels in total.`;
 }

@@ -81,7 +81,8 @@ export function compute({ level, width, x, y }) {
     const own = SLICE.map((_, k) => k).filter((k) => Number(LABELS[k]) === label), clipped = own.filter((k) => grey[k] === 0 || grey[k] === 1);
     return [CLASSES[label], { hu: mean(own.map((k) => SLICE[k])), grey: mean(own.map((k) => grey[k])), clipped: clipped.length / own.length }];
   }));
-  return { grey, voxel: { hu: SLICE[index], grey: grey[index], class: CLASSES[Number(LABELS[index])] }, organs, contrast: organs.liver.grey - organs.tumour.grey };
+  return { grey, voxel: { hu: SLICE[index], grey: grey[index], class: CLASSES[Number(LABELS[index])] }, organs,
+    contrast: organs.liver.grey - organs.tumour.grey };
 }
 
 function draw_slice(panel, { colours }, { x, y, outline }, { grey }, set) {
@@ -109,7 +110,9 @@ function draw_histogram(panel, { colours }, { level, width }, { voxel }, set) {
   const low = -1050, step = 50, counts = Array(42).fill(0);
   for (const hu of SLICE) counts[Math.floor((hu - low) / step)]++;
   const most = Math.log10(Math.max(...counts) + 1);
-  counts.forEach((count, k) => { if (count) panel.box(low + step * k, 0, low + step * (k + 1), Math.log10(count + 1) / most, { fill: colours.sky, opacity: 0.5 }); });
+  counts.forEach((count, k) => {
+    if (count) panel.box(low + step * k, 0, low + step * (k + 1), Math.log10(count + 1) / most, { fill: colours.sky, opacity: 0.5 });
+  });
   const [black, white] = [level - width / 2, level + width / 2];
   panel.line([[-1500, 0], [black, 0], [white, 1], [1500, 1]], { stroke: colours.red, width: 2.5 });
   panel.line([[voxel.hu, 0], [voxel.hu, voxel.grey]], { stroke: colours.ink, width: 1.5, dash: "3 3" });
@@ -134,14 +137,17 @@ function draw_organs(panel, { colours }, { organs }) {
 
 export function draw(figure, values, result, set) {
   const { colours } = figure, { voxel } = result;
-  const slice = figure.panel("slice", { width: 324, height: 390, axes: false, equal: true, xlim: [0, COLUMNS], ylim: [ROWS, 0], title: "Axial slice: drag the voxel" });
+  const slice = figure.panel("slice", { width: 324, height: 390, axes: false, equal: true, xlim: [0, COLUMNS], ylim: [ROWS, 0],
+    title: "Axial slice: drag the voxel" });
   draw_slice(slice, figure, values, result, set);
   const histogram = figure.panel("histogram", {
-    width: 324, height: 280, xlim: [-1050, 1050], ylim: [-0.06, 1.06], title: "Drag the ends or the middle of the line", xlabel: "Hounsfield units (HU)", ylabel: "grey value",
+    width: 324, height: 280, xlim: [-1050, 1050], ylim: [-0.06, 1.06], title: "Drag the ends or the middle of the line",
+    xlabel: "Hounsfield units (HU)", ylabel: "grey value",
   });
   draw_histogram(histogram, figure, values, result, set);
   const organs = figure.panel("organs", {
-    width: 324, height: 180, axes: false, xlim: [0, 12], ylim: [ORGANS.length, -0.7], title: `Liver brighter than the tumour by ${result.contrast.toFixed(2)}`,
+    width: 324, height: 180, axes: false, xlim: [0, 12], ylim: [ORGANS.length, -0.7],
+    title: `Liver brighter than the tumour by ${result.contrast.toFixed(2)}`,
   });
   draw_organs(organs, figure, result);
   figure.legend([
@@ -151,7 +157,9 @@ export function draw(figure, values, result, set) {
 }
 
 export function describe({ level, width }, { voxel, organs, contrast }) {
-  return `Level ${level}, width ${width}: values up to ${level - width / 2} HU are black, values from ${level + width / 2} HU are white. The voxel (${voxel.class}) has ` +
-    `${voxel.hu} HU and the grey value ${voxel.grey.toFixed(2)}. The mean grey value of the liver is ${organs.liver.grey.toFixed(2)}, that of the tumour ${organs.tumour.grey.toFixed(2)}: ` +
+  return `Level ${level}, width ${width}: values up to ${level - width / 2} HU are black, values from ${level + width / 2} HU are white. The ` +
+    `voxel (${voxel.class}) has ${voxel.hu} HU and the grey value ${voxel.grey.toFixed(2)}. ` +
+    `The mean grey value of the liver is ${organs.liver.grey.toFixed(2)}, that of ` +
+    `the tumour ${organs.tumour.grey.toFixed(2)}: ` +
     `a difference of ${contrast.toFixed(2)}.`;
 }

@@ -51,7 +51,8 @@ function diffusion_flow(labels) {
     const pixels = pixels_of(labels, (value) => value === label);
     const [mean_y, mean_x] = [0, 1].map((axis) => pixels.reduce((sum, pixel) => sum + pixel[axis], 0) / pixels.length);
     const far = pixels.map(([i, j]) => (i - mean_y) ** 2 + (j - mean_x) ** 2), source = pixels[far.indexOf(Math.min(...far))];
-    const [rows, columns] = [0, 1].map((axis) => pixels.map((pixel) => pixel[axis])), side = (values) => Math.max(...values) - Math.min(...values) + 3;
+    const [rows, columns] = [0, 1].map((axis) => pixels.map((pixel) => pixel[axis])),
+      side = (values) => Math.max(...values) - Math.min(...values) + 3;
     const heat = spread_heat(pixels, source, 2 * (side(rows) + side(columns))); // 2 (h + w + 4) steps
     for (const [i, j] of pixels) {
       const [gy, gx] = [heat[i + 1][j] - heat[i - 1][j], heat[i][j + 1] - heat[i][j - 1]], length = 1e-60 + Math.sqrt(gy ** 2 + gx ** 2);
@@ -114,7 +115,8 @@ function draw_flow(panel, figure, { x, y }, { labels, flow, path }, set) {
     const [dy, dx] = [flow.dy[i][j], flow.dx[i][j]], [ty, tx] = [i + 0.8 * dy, j + 0.8 * dx]; // tip
     const point = (px, py) => `${panel.x(px).toFixed(1)} ${panel.y(py).toFixed(1)}`;
     arrows += `M${point(j - 0.8 * dx, i - 0.8 * dy)}L${point(tx, ty)}`;
-    arrows += `M${point(tx - 0.5 * dx - 0.4 * dy, ty - 0.5 * dy + 0.4 * dx)}L${point(tx, ty)}L${point(tx - 0.5 * dx + 0.4 * dy, ty - 0.5 * dy - 0.4 * dx)}`;
+    const left = point(tx - 0.5 * dx - 0.4 * dy, ty - 0.5 * dy + 0.4 * dx), right = point(tx - 0.5 * dx + 0.4 * dy, ty - 0.5 * dy - 0.4 * dx);
+    arrows += `M${left}L${point(tx, ty)}L${right}`;
   }
   panel.paint("path", { d: arrows }, { stroke: figure.colours.muted, width: 1 });
   panel.line(path.map(([py, px]) => [px, py]), { stroke: figure.colours.red, width: 2.5 });
@@ -146,12 +148,16 @@ export function draw(figure, values, result, set) {
   curve.line(counts.map((count, k) => [k, Math.log10(count)]), { stroke: colours.blue });
   curve.circle(step, Math.log10(counts[step]), 6, { fill: colours.ink });
   figure.legend([
-    ["flow", { stroke: colours.muted }], ["path of the pixel", { stroke: colours.red }], ["border of a cell", { stroke: colours.ink }], ["different positions", { stroke: colours.blue }],
+    ["flow", { stroke: colours.muted }], ["path of the pixel", { stroke: colours.red }], ["border of a cell", { stroke: colours.ink }],
+    ["different positions", { stroke: colours.blue }],
   ]);
 }
 
 export function describe({ step, scene, x, y }, { labels, ends, counts, path }) {
   const cells = Math.max(...labels.flat()), [py, px] = path[path.length - 1];
-  const moved = labels[y][x] > 0 ? `The pixel from x ${x}, y ${y} is now at x ${px.toFixed(1)}, y ${py.toFixed(1)}.` : `The pixel at x ${x}, y ${y} is background and does not move.`;
-  return `Scene: ${scene}. After ${step} steps along the flow, the ${ends.length} pixels of ${cells === 1 ? "1 cell" : `${cells} cells`} lie at ${counts[step]} positions. ${moved}`;
+  const moved = labels[y][x] > 0
+    ? `The pixel from x ${x}, y ${y} is now at x ${px.toFixed(1)}, y ${py.toFixed(1)}.`
+    : `The pixel at x ${x}, y ${y} is background and does not move.`;
+  return `Scene: ${scene}. After ${step} steps along the flow, the ${ends.length} pixels of ${cells === 1 ? "1 cell" : `${cells} cells`} lie at ` +
+    `${counts[step]} positions. ${moved}`;
 }

@@ -38,7 +38,8 @@ function slots(list, cells, classes) {
 
 // The position of the centre within the cell, and the square roots of the sides relative to the image.
 function coordinates(object, slot, cells) {
-  return [(object.x / SIZE) * cells - slot.column, (object.y / SIZE) * cells - slot.row, Math.sqrt(object.width / SIZE), Math.sqrt(object.height / SIZE)];
+  return [(object.x / SIZE) * cells - slot.column, (object.y / SIZE) * cells - slot.row, Math.sqrt(object.width / SIZE),
+    Math.sqrt(object.height / SIZE)];
 }
 
 const one_hot = (index) => [0, 1, 2].map((k) => (k === index ? 1 : 0));
@@ -62,11 +63,13 @@ function target_rows(list, placed, cells, classes) {
 export function compute({ cells, classes, ...position }) {
   const list = objects(position), placed = slots(list, cells, classes);
   const depth = classes === ONCE ? 5 * 3 + 3 : 3 * (5 + 3); // three boxes and three classes
-  return { slots: placed, coordinates: list.map((object, k) => coordinates(object, placed[k], cells)), rows: target_rows(list, placed, cells, classes), depth };
+  return { slots: placed, coordinates: list.map((object, k) => coordinates(object, placed[k], cells)),
+    rows: target_rows(list, placed, cells, classes), depth };
 }
 
 function draw_object(panel, { colours }, { name, x, y, width, height }, fill) {
-  const [x1, y1, x2, y2] = [x - width / 2, y - height / 2, x + width / 2, y + height / 2], style = { fill, stroke: colours.ink, width: 1, opacity: 0.85 };
+  const [x1, y1, x2, y2] = [x - width / 2, y - height / 2, x + width / 2, y + height / 2],
+    style = { fill, stroke: colours.ink, width: 1, opacity: 0.85 };
   if (name === "ball") return panel.circle(x, y, ((width / 2) * panel.plot_width) / SIZE, style);
   if (name === "bus") return panel.box(x1, y1, x2, y2, style);
   const crown = y1 + 0.75 * height; // a tree: a triangle on a trunk
@@ -88,7 +91,8 @@ function draw_image(panel, figure, values, result, set) {
     const { kept } = result.slots[k], { x, y, width, height, name } = object, colour = kept ? colours.ink : colours.red;
     draw_object(panel, figure, object, fills[k]);
     panel.box(x - width / 2, y - height / 2, x + width / 2, y + height / 2, { stroke: colour, dash: kept ? undefined : "6 4", width: 2 });
-    panel.text(x - width / 2, y - height / 2, kept ? name : `${name}: lost`, { anchor: "start", dx: 3, dy: 14, weight: 600, halo: true, fill: colour });
+    panel.text(x - width / 2, y - height / 2, kept ? name : `${name}: lost`,
+      { anchor: "start", dx: 3, dy: 14, weight: 600, halo: true, fill: colour });
     if (name !== "bus") panel.circle(x, y, 4.5, { fill: colours.ink, stroke: colours.paper, width: 1.5 });
   });
   panel.handle("bus", values.x, values.y, { label: "centre of the bus", step: 1, on_move: (x, y) => set({ x, y }) });

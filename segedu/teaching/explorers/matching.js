@@ -22,7 +22,8 @@ const corners = ([cx, cy, w, h]) => [cx - w / 2, cy - h / 2, cx + w / 2, cy + h 
 const area = ([x1, y1, x2, y2]) => Math.max(x2 - x1, 0) * Math.max(y2 - y1, 0);
 
 function generalized_iou(a, b) {
-  const inner = a.map((value, k) => (k < 2 ? Math.max : Math.min)(value, b[k])), outer = a.map((value, k) => (k < 2 ? Math.min : Math.max)(value, b[k]));
+  const inner = a.map((value, k) => (k < 2 ? Math.max : Math.min)(value, b[k])),
+    outer = a.map((value, k) => (k < 2 ? Math.min : Math.max)(value, b[k]));
   const intersection = area(inner), union = area(a) + area(b) - intersection;
   return intersection / union - (area(outer) - union) / area(outer);
 }
@@ -116,19 +117,24 @@ function draw_matrix(panel, { colours }, { cost, chosen }) {
 export function draw(figure, values, result, set) {
   const { colours } = figure, conflict = twice(result.chosen);
   const image = figure.panel("image", {
-    width: 324, height: 400, xlim: [0, 1], ylim: [1.02, 0.08], equal: true, xlabel: "x (relative to the image)", ylabel: "y", title: "Drag prediction 1 by its centre",
+    width: 324, height: 400, xlim: [0, 1], ylim: [1.02, 0.08], equal: true, xlabel: "x (relative to the image)", ylabel: "y",
+    title: "Drag prediction 1 by its centre",
   });
   draw_image(image, figure, values, result, set);
-  const title = conflict === undefined ? `Sum of the costs ${result.totals[values.rule].toFixed(2)}` : `No matching: prediction ${conflict + 1} is taken twice`;
+  const sum = `Sum of the costs ${result.totals[values.rule].toFixed(2)}`;
+  const title = conflict === undefined ? sum : `No matching: prediction ${conflict + 1} is taken twice`;
   draw_matrix(figure.panel("matrix", { width: 324, height: 320, xlim: [-1.15, 3.05], ylim: [5.1, -0.7], axes: false, title }), figure, result);
   figure.legend([
-    ["object", { stroke: colours.blue, dash: "7 4" }], ["prediction", { stroke: colours.ink }], ["chosen pair", { stroke: colours.red }], ["lower cost: stronger", { fill: colours.sky }],
-    ...[CHEAPEST, GREEDY, LEAST].map((rule) => [`${RULES[rule]}: ${result.totals[rule].toFixed(2)}`, { stroke: rule === values.rule ? colours.red : colours.grid }]),
+    ["object", { stroke: colours.blue, dash: "7 4" }], ["prediction", { stroke: colours.ink }], ["chosen pair", { stroke: colours.red }],
+    ["lower cost: stronger", { fill: colours.sky }],
+    ...[CHEAPEST, GREEDY, LEAST].map((rule) => [`${RULES[rule]}: ${result.totals[rule].toFixed(2)}`,
+      { stroke: rule === values.rule ? colours.red : colours.grid }]),
   ]);
 }
 
 export function describe(values, { chosen, totals }) {
   const pairs = chosen.map((q, n) => `${OBJECTS[n].name} with prediction ${q + 1}`).join(", "), conflict = twice(chosen);
   const problem = conflict === undefined ? "" : ` Prediction ${conflict + 1} has two objects, so this is not a matching.`;
-  return `Rule: ${RULES[values.rule]}. ${pairs}; sum of the costs ${totals[values.rule].toFixed(2)}.${problem} The smallest total cost of a matching is ${totals[LEAST].toFixed(2)}.`;
+  return `Rule: ${RULES[values.rule]}. ${pairs}; sum of the costs ${totals[values.rule].toFixed(2)}.${problem} The smallest total cost of a ` +
+    `matching is ${totals[LEAST].toFixed(2)}.`;
 }

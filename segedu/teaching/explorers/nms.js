@@ -102,7 +102,8 @@ function draw_scores(panel, figure, values, result) {
   for (const [state, style] of Object.entries(styles(figure))) {
     for (const rank of result[state]) {
       const { score, yours } = list[rank];
-      panel.box(0, rank + 0.65, score, rank + 1.35, { ...style, width: Math.min(style.width, 2), fill: state === "kept" ? figure.colours.blue : "none" });
+      panel.box(0, rank + 0.65, score, rank + 1.35, { ...style, width: Math.min(style.width, 2),
+        fill: state === "kept" ? figure.colours.blue : "none" });
       if (yours) panel.text(0, rank + 1, "yours", { anchor: "start", dx: 5, size: 11, weight: 600, halo: true });
       const overlap = result.iou_with_last[rank];
       if (rank > last && overlap > 0) panel.text(score, rank + 1, overlap.toFixed(2), { anchor: "start", dx: 5, size: 11, fill: style.stroke });
@@ -125,7 +126,8 @@ export function draw(figure, values, result, set) {
   draw_scores(scores, figure, values, result);
   const style = styles(figure);
   figure.legend([
-    [`kept: ${result.kept.length}`, style.kept], [`removed in this step (IoU above ${values.iou_threshold}): ${result.removed.length}`, style.removed],
+    [`kept: ${result.kept.length}`, style.kept], [`removed in this step (IoU above ${values.iou_threshold}): ${result.removed.length}`,
+      style.removed],
     [`removed before: ${result.removed_before.length}`, style.removed_before], [`waiting: ${result.waiting.length}`, style.waiting],
   ]);
 }

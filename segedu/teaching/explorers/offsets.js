@@ -58,7 +58,8 @@ const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.
 
 // The pixels of all cells: {label, y, x, offset: [dy, dx] to the centre of the cell, error: [dy, dx]}.
 function make_pixels() {
-  const pixels = [...LABELS].map((digit, k) => ({ label: Number(digit), y: TOP + Math.floor(k / COLUMNS), x: LEFT + (k % COLUMNS) })).filter(({ label }) => label > 0);
+  const pixels = [...LABELS].map((digit, k) => ({ label: Number(digit), y: TOP + Math.floor(k / COLUMNS),
+    x: LEFT + (k % COLUMNS) })).filter(({ label }) => label > 0);
   const bytes = atob(NOISE), error = (k) => (bytes.charCodeAt(k) << 24 >> 24) / 32; // the shifts restore the sign
   const centres = [1, 2, 3, 4, 5, 6].map((label) => {
     const own = pixels.filter((pixel) => pixel.label === label);
@@ -110,12 +111,14 @@ export function compute(values) {
 
 // Chosen pixels as one path: filled squares, or one stroke per pixel as a second sign beside the colour.
 function fill_pixels(panel, chosen, { fill, opacity }) {
-  const path = PIXELS.filter((_, k) => chosen(k)).map(({ y, x }) => `M${panel.x(x - 0.5)} ${panel.y(y - 0.5)}H${panel.x(x + 0.5)}V${panel.y(y + 0.5)}H${panel.x(x - 0.5)}Z`).join("");
+  const path = PIXELS.filter((_, k) => chosen(k)).map(({ y, x }) => `M${panel.x(x - 0.5)} ` +
+    `${panel.y(y - 0.5)}H${panel.x(x + 0.5)}V${panel.y(y + 0.5)}H${panel.x(x - 0.5)}Z`).join("");
   if (path) panel.paint("path", { d: path }, { fill, stroke: fill, width: 0.7, opacity });
 }
 
 function mark_pixels(panel, chosen, [dx, dy], style) {
-  const path = PIXELS.filter((_, k) => chosen(k)).map(({ y, x }) => `M${panel.x(x - dx)} ${panel.y(y - dy)}L${panel.x(x + dx)} ${panel.y(y + dy)}`).join("");
+  const path = PIXELS.filter((_, k) => chosen(k)).map(({ y, x }) => `M${panel.x(x - dx)} ${panel.y(y - dy)}L${panel.x(x + dx)} ` +
+    `${panel.y(y + dy)}`).join("");
   if (path) panel.paint("path", { d: path }, style);
 }
 
@@ -142,11 +145,13 @@ function draw_embeddings(panel, { colours }, { cell, sigma }, { embeddings, cent
   const own = (k) => PIXELS[k].label === CELLS[cell], point = ([y, x]) => [panel.x(x).toFixed(1), panel.y(y).toFixed(1)];
   const crosses = embeddings.filter((_, k) => !own(k)).map(point).map(([x, y]) => `M${x - 2} ${y - 2}l4 4m0 -4l-4 4`).join("");
   panel.paint("path", { d: crosses }, { stroke: colours.muted, width: 0.8 });
-  const dots = panel.paint("path", { d: embeddings.filter((_, k) => own(k)).map(point).map(([x, y]) => `M${x} ${y}h0`).join("") }, { stroke: colours.ink, width: 4.5 });
+  const dots = panel.paint("path", { d: embeddings.filter((_, k) => own(k)).map(point).map(([x, y]) => `M${x} ${y}h0`).join("") },
+    { stroke: colours.ink, width: 4.5 });
   dots.setAttribute("stroke-linecap", "round");
   const radius = HALF_WIDTH * sigma;
   panel.circle(centre[1], centre[0], (radius * panel.plot_width) / Math.abs(panel.xlim[1] - panel.xlim[0]), { stroke: colours.red, width: 2.5 });
-  panel.handle("sigma", centre[1] + radius, centre[0], { label: "edge of the circle, which changes sigma", step: HALF_WIDTH * 0.25, on_move: (x) => set({ sigma: (x - centre[1]) / HALF_WIDTH }) });
+  panel.handle("sigma", centre[1] + radius, centre[0], { label: "edge of the circle, which changes sigma", step: HALF_WIDTH * 0.25,
+    on_move: (x) => set({ sigma: (x - centre[1]) / HALF_WIDTH }) });
 }
 
 export function draw(figure, values, result, set) {
@@ -154,19 +159,24 @@ export function draw(figure, values, result, set) {
   draw_image(figure.panel("image", { ...image, title: "Pixels" }), figure, values, result);
   draw_embeddings(figure.panel("space", { ...image, title: "Embeddings: drag the circle" }), figure, values, result, set);
   const curve = figure.panel("curve", {
-    width: 214, height: 296, xlim: [0, 12.2], ylim: [0, 1.03], xlabel: "sigma (pixels)", ylabel: "IoU", title: `One for both: ${result.best_common.toFixed(2)}`,
+    width: 214, height: 296, xlim: [0, 12.2], ylim: [0, 1.03], xlabel: "sigma (pixels)", ylabel: "IoU",
+    title: `One for both: ${result.best_common.toFixed(2)}`,
   });
   curve.line(SIGMAS.map((sigma, k) => [sigma, result.curves["small cell"][k]]), { stroke: colours.purple, dash: "7 4" });
   curve.line(SIGMAS.map((sigma, k) => [sigma, result.curves["large cell"][k]]), { stroke: colours.ink });
   curve.line([[values.sigma, 0], [values.sigma, 1.03]], { stroke: colours.red, width: 1.2, dash: "2 3" });
   curve.circle(values.sigma, result.iou, 5, { fill: colours.red });
   figure.legend([
-    [`correct: ${result.correct}`, { fill: colours.green }], [`missed (strokes): ${result.missed}`, { fill: colours.blue }], [`of other cells (dots): ${result.wrong}`, { fill: colours.orange }],
-    ["Gaussian above 1/2", { stroke: colours.red }], ["IoU of the small cell", { stroke: colours.purple, dash: "7 4" }], ["IoU of the large cell", { stroke: colours.ink }],
+    [`correct: ${result.correct}`, { fill: colours.green }], [`missed (strokes): ${result.missed}`, { fill: colours.blue }],
+    [`of other cells (dots): ${result.wrong}`, { fill: colours.orange }],
+    ["Gaussian above 1/2", { stroke: colours.red }], ["IoU of the small cell", { stroke: colours.purple, dash: "7 4" }],
+    ["IoU of the large cell", { stroke: colours.ink }],
   ]);
 }
 
 export function describe({ cell, sigma, fraction }, { correct, missed, wrong, iou, best_common, best_separate }) {
-  return `The Gaussian of the ${cell} with sigma ${sigma} includes ${correct} of its pixels, misses ${missed}, and includes ${wrong} of other cells: IoU ${iou.toFixed(3)}. ` +
-    `With pixels moved by ${fraction} of their offsets, one sigma for both cells reaches an IoU of ${best_common.toFixed(2)}, and a sigma for each reaches ${best_separate.toFixed(2)}.`;
+  return `The Gaussian of the ${cell} with sigma ${sigma} includes ${correct} of its pixels, misses ${missed}, and includes ${wrong} of other ` +
+    `cells: IoU ${iou.toFixed(3)}. ` +
+    `With pixels moved by ${fraction} of their offsets, one sigma for both cells reaches an IoU of ${best_common.toFixed(2)}, and a sigma for ` +
+    `each reaches ${best_separate.toFixed(2)}.`;
 }

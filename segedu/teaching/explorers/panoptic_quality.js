@@ -114,9 +114,12 @@ export function draw(figure, values, result, set) {
   const { per_class, matches } = result;
   const map = { width: 324, height: 300, xlim: [0, COLUMNS], ylim: [ROWS, 0], equal: true, axes: false };
   const truth = figure.panel("target", { ...map, title: "Ground truth" });
-  draw_segments(truth, figure, result.target, (id) => { const found = matches.find(([, g]) => g === id); return found ? "matched" : "FN"; });
+  draw_segments(truth, figure, result.target, (id) => (matches.some(([, g]) => g === id) ? "matched" : "FN"));
   const prediction = figure.panel("preds", { ...map, title: "Prediction: drag car 3 or the split of car 1" });
-  draw_segments(prediction, figure, result.preds, (id) => { const found = matches.find(([p]) => p === id); return found ? `TP ${found[2].toFixed(2)}` : "FP"; });
+  draw_segments(prediction, figure, result.preds, (id) => {
+    const found = matches.find(([p]) => p === id);
+    return found ? `TP ${found[2].toFixed(2)}` : "FP";
+  });
   const [row, column] = CARS[4];
   prediction.handle("car", column + values.dx + 0.7, row + values.dy + 0.7, {
     label: "car 3", step: 1, on_move: (x, y) => set({ dx: Math.round(x - column - 0.7), dy: Math.round(y - row - 0.7) }),
@@ -124,7 +127,8 @@ export function draw(figure, values, result, set) {
   prediction.handle("split", CARS[2][1] + values.split_column, CARS[2][0], {
     label: "column of the split of car 1", step: 1, on_move: (x) => set({ split_column: Math.round(x - CARS[2][1]) }),
   });
-  const bars = figure.panel("bars", { width: 324, height: 220, xlim: [0, 2], ylim: [-0.14, 1.2], axes: false, title: `Mean PQ ${result.pq.toFixed(4)}` });
+  const bars = figure.panel("bars", { width: 324, height: 220, xlim: [0, 2], ylim: [-0.14, 1.2], axes: false,
+    title: `Mean PQ ${result.pq.toFixed(4)}` });
   draw_bars(bars, figure, result);
   figure.legend(NAMES.map((name, k) => [
     `${name}: TP ${per_class.true_positive[k]}, FP ${per_class.false_positive[k]}, FN ${per_class.false_negative[k]}`,

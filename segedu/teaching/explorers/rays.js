@@ -124,7 +124,8 @@ function draw_rays(panel, { colours }, values, { pixel, corners }, set) {
 function draw_outcomes(panel, { colours }, { cell }, { covered }) {
   const mask = cell_mask(cell), inside_polygon = new Set(covered.map(([i, j]) => i * SIZE + j));
   const outcome = (i, j) => (mask[i][j] ? (inside_polygon.has(i * SIZE + j) ? "both" : "missed") : inside_polygon.has(i * SIZE + j) ? "outside" : "");
-  const pixels = range(SIZE * SIZE).map((k) => [Math.floor(k / SIZE), k % SIZE]), looks = { both: colours.green, missed: colours.blue, outside: colours.orange };
+  const pixels = range(SIZE * SIZE).map((k) => [Math.floor(k / SIZE), k % SIZE]),
+    looks = { both: colours.green, missed: colours.blue, outside: colours.orange };
   for (const [name, fill] of Object.entries(looks)) fill_pixels(panel, (i, j) => outcome(i, j) === name, { fill });
   mark_pixels(panel, pixels.filter(([i, j]) => outcome(i, j) === "missed"), [0.8, -0.8], { stroke: colours.paper, width: 1 });
   mark_pixels(panel, pixels.filter(([i, j]) => outcome(i, j) === "outside"), [0.3, 0], { stroke: colours.paper, width: 1.5 });
@@ -135,7 +136,8 @@ export function draw(figure, values, result, set) {
   draw_rays(figure.panel("rays", { ...square, title: "Drag the pixel" }), figure, values, result, set);
   draw_outcomes(figure.panel("outcomes", { ...square, title: "Polygon and cell, in pixels" }), figure, values, result);
   const curve = figure.panel("curve", {
-    width: 214, height: 250, xlim: [0, MAX_RAYS], ylim: [0, 1.02], title: `IoU ${result.iou.toFixed(3)}`, xlabel: "number of rays", ylabel: "IoU of polygon and cell",
+    width: 214, height: 250, xlim: [0, MAX_RAYS], ylim: [0, 1.02], title: `IoU ${result.iou.toFixed(3)}`, xlabel: "number of rays",
+    ylabel: "IoU of polygon and cell",
   });
   curve.line(result.ious.map((iou, k) => [MIN_RAYS + k, iou]), { stroke: colours.blue });
   curve.circle(values.n_rays, result.iou, 6, { fill: colours.ink });
@@ -147,6 +149,7 @@ export function draw(figure, values, result, set) {
 
 export function describe({ n_rays, cell }, { iou, area, missed, outside, ious, distances }) {
   if (Math.max(...distances) === 0) return `The pixel is outside the ${cell} cell, in the background: it has no rays, and no polygon.`;
-  return `A pixel of a ${cell} cell with ${n_rays} rays: the IoU of polygon and cell is ${iou.toFixed(3)}; ${missed} of ${area} pixels are missed, ${outside} are outside. ` +
+  return `A pixel of a ${cell} cell with ${n_rays} rays: the IoU of polygon and cell is ${iou.toFixed(3)}; ${missed} of ${area} pixels are ` +
+    `missed, ${outside} are outside. ` +
     `The largest IoU with up to ${MAX_RAYS} rays from this pixel is ${Math.max(...ious).toFixed(3)}.`;
 }

@@ -145,7 +145,8 @@ function draw_curve(panel, { colours }, values, { pool, align }) {
   panel.box(values.x, 0, values.x + NUDGE, 1, { fill: colours.muted, opacity: 0.5 });
   const shifts = Array.from({ length: 331 }, (_, k) => -8 + 0.05 * k), box = (x) => box_on_map(x, values.y, stride);
   panel.line(shifts.map((x) => [x, pool_value(map, box(x), row, column)]), { stroke: colours.orange, width: 2.5 });
-  panel.line(shifts.map((x) => [x, align_value(map, box(x), row, column, values.points, values.aligned)]), { stroke: colours.blue, dash: "7 4", width: 2.5 });
+  panel.line(shifts.map((x) => [x, align_value(map, box(x), row, column, values.points, values.aligned)]),
+    { stroke: colours.blue, dash: "7 4", width: 2.5 });
   panel.circle(values.x, pool[row][column], 5, { fill: colours.orange });
   panel.circle(values.x, align[row][column], 5, { fill: colours.blue });
 }
@@ -155,7 +156,8 @@ function draw_values(panel, { colours }, values, here, change, colour) {
     const thick = i === values.row && j === values.column;
     panel.box(j + 0.04, i + 0.04, j + 0.96, i + 0.96, { stroke: thick ? colour : colours.grid, width: thick ? 5 : 1.5 });
     panel.text(j + 0.5, i + 0.36, here[i][j].toFixed(2), { size: 14, weight: 600 });
-    panel.text(j + 0.5, i + 0.7, `${change[i][j] >= 0 ? "+" : "−"}${Math.abs(change[i][j]).toFixed(3)}`, { size: 12, fill: Math.abs(change[i][j]) > 0.0005 ? colour : colours.muted });
+    panel.text(j + 0.5, i + 0.7, `${change[i][j] >= 0 ? "+" : "−"}${Math.abs(change[i][j]).toFixed(3)}`,
+      { size: 12, fill: Math.abs(change[i][j]) > 0.0005 ? colour : colours.muted });
   });
 }
 
@@ -187,6 +189,7 @@ export function draw(figure, values, result, set) {
 }
 
 export function describe({ x, y, stride }, { pool_change, align_change }) {
-  return `The box is shifted by ${x} pixels to the right and by ${y} down, on a map of stride ${stride}. ${NUDGE} pixels further to the right, the values of RoIPool ` +
+  return `The box is shifted by ${x} pixels to the right and by ${y} down, on a map of stride ${stride}. ${NUDGE} pixels further to the right, ` +
+    `the values of RoIPool ` +
     `change by up to ${largest(pool_change).toFixed(3)}, those of RoIAlign by up to ${largest(align_change).toFixed(3)}.`;
 }
