@@ -21,7 +21,7 @@ help:
 	@echo "make grade   grade SUBMISSIONS=folder LAB=06_unet OUT=graded JOBS=1; the examples where none is given"
 	@echo "make book    the site, in _build/html"
 	@echo "make epub    the whole book as an EPUB, in _build/epub"
-	@echo "make pdf     the whole book as _build/segedu.pdf, printed with Chromium"
+	@echo "make pdf     the whole book as _build/book.pdf, printed with Chromium"
 	@echo "make labs    derive labs/ and solutions/*.ipynb from solutions/*.py"
 	@echo "make fix     format, lint, derive"
 	@echo "make bench   ours beside the peers"

@@ -1,4 +1,4 @@
-"""Prints the whole book into _build/segedu.pdf; `segedu pdf` runs it."""
+"""Prints the whole book into _build/book.pdf; `segedu pdf` runs it."""
 
 from segedu_site import paper
 

@@ -226,7 +226,7 @@ def epub(course: Course = Path(".")) -> None:
 
 @app.command()
 def pdf(course: Course = Path(".")) -> None:
-    """Print the whole book into _build/segedu.pdf, with Chromium."""
+    """Print the whole book into _build/book.pdf, with Chromium."""
     _require("sphinx", "docs")
     _run_script(course, "jupyter-book-config/pdf.py")
 

@@ -94,14 +94,14 @@ def print_pdf(page: Path, pdf: Path) -> None:
 
 
 def main(root: Path = ROOT) -> None:
-    """Build the book as one page, and print it into `_build/segedu.pdf`."""
+    """Build the book as one page, and print it into `_build/book.pdf`."""
     build = root / "_build"
     command = [sys.executable, "-m", "sphinx", "-b", "singlehtml", "-W", "--keep-going", "-d", str(build / "doctrees")]
     folders = ["-c", str(root / "jupyter-book-config"), str(root), str(build / "one-page")]
     status = subprocess.call([*command, *folders], cwd=root)
     if status:
         raise SystemExit(status)
-    pdf = build / "segedu.pdf"
+    pdf = build / "book.pdf"
     pdf.unlink(missing_ok=True)
     print_pdf(build / "one-page" / PAGE, pdf)
     print(f"The book is in {pdf}")

@@ -57,7 +57,7 @@ def test_the_epub_is_well_formed_and_reads_its_formulas(book):
 def test_the_pdf_holds_every_page_and_its_links(book, monkeypatch):
     monkeypatch.setenv("SEGEDU_NPM", str(ROOT / "_build" / "npm"))
     paper.main(book)
-    pdf = (book / "_build" / "segedu.pdf").read_bytes()
+    pdf = (book / "_build" / "book.pdf").read_bytes()
     assert pdf.startswith(b"%PDF") and len(re.findall(rb"/Type /Page\b", pdf)) >= 1
     html = (book / "_build" / "one-page" / paper.PAGE).read_text()
     ids = set(re.findall(r'\sid="([^"]+)"', html))
