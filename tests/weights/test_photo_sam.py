@@ -60,7 +60,7 @@ def test_one_click_on_photographs() -> None:
     for row in measured.values():
         assert row["best"] >= row["chosen"]
     whole, zoomed = measured["whole photographs, largest object"], measured["zoomed, all objects"]
-    assert whole["chosen"] > 0.4 and zoomed["chosen"] > 0.5  # shapes_sam: 0.29 and 0.26
+    assert whole["chosen"] > 0.44 and zoomed["chosen"] > 0.45  # shapes_sam: 0.29 and 0.26
 
 
 @pytest.mark.prove
@@ -70,7 +70,7 @@ def test_one_click_on_pets() -> None:
     except FileNotFoundError as error:
         pytest.skip(str(error))
     measured = measures.pets(load("photo_sam"))
-    assert measured == pytest.approx(LOG["mean_iou"]["pets, test"], abs=0.005) and measured["chosen"] > 0.7
+    assert measured == pytest.approx(LOG["mean_iou"]["pets, test"], abs=0.005) and measured["chosen"] > 0.75
 
 
 def test_pixels_without_a_label_do_not_count() -> None:
