@@ -281,7 +281,7 @@ WEIGHTS: dict[str, Weights] = {
     ),
     "photo_sam": replace(
         _our_own(
-            "photo_sam", "ed79111c2cb7aa8e18272dddf8393117a1749ba3e93c06f67d61a8b5be0361e8", 1.19, normalizes=True
+            "photo_sam", "787287b734fc8308a0cfefc79c1f4b626100c137af91a950fd6be3e8931b7f59", 1.19, normalizes=True
         ),
         licence="CC-BY-SA-4.0",
         trained_on="photographs of Oxford-IIIT Pets and COCO 2017, aerial images, micrographs, and synthetic scenes",

@@ -223,6 +223,8 @@ def test_where_photographs_in_training_help(prompted: Run) -> None:
                  "the saucer and on the rocket.")  # fmt: skip
     for name in ("astronaut", "flower", "camera"):
         assert compared[name]["real"] > 0.65 and compared[name]["real"] > compared[name]["synthetic"]
+    states(page, "On the close view of the cat, the first network is better.")
+    assert compared["chelsea"]["real"] < compared["chelsea"]["synthetic"] - 0.1
     for name in ("coffee", "rocket"):
         assert max(compared[name].values()) < 0.5
     states(page, "It has 0.61 million parameters, fewer than the first one with 0.83 million.")

@@ -60,7 +60,7 @@ def test_one_click_on_photographs() -> None:
     for row in measured.values():
         assert row["best"] >= row["chosen"]
     whole, zoomed = measured["whole photographs, largest object"], measured["zoomed, all objects"]
-    assert whole["chosen"] > 0.4 and zoomed["chosen"] > 0.5  # shapes_sam: 0.29 and 0.26
+    assert whole["chosen"] > 0.44 and zoomed["chosen"] > 0.45  # shapes_sam: 0.29 and 0.26
 
 
 @pytest.mark.prove
@@ -70,7 +70,7 @@ def test_one_click_on_pets() -> None:
     except FileNotFoundError as error:
         pytest.skip(str(error))
     measured = measures.pets(load("photo_sam"))
-    assert measured == pytest.approx(LOG["mean_iou"]["pets, test"], abs=0.005) and measured["chosen"] > 0.7
+    assert measured == pytest.approx(LOG["mean_iou"]["pets, test"], abs=0.005) and measured["chosen"] > 0.75
 
 
 def test_pixels_without_a_label_do_not_count() -> None:
@@ -109,7 +109,7 @@ def test_a_collage_has_new_objects_and_no_hidden_ones() -> None:
         old = after[1 : len(before)]
         assert ((old == 0) | (old >= 0.7 * before[1:])).all()
         same = (made.label_map == base.label_map) & (made.label_map > 0)
-        assert abs(made.image[same].astype(int) - base.image[same]).mean() < 15
+        assert abs(made.image[same].astype(int) - base.image[same]).sum() <= 3 * 15 * same.sum()
     assert added >= 15
     areas = [random_shape(96, rng).mean() for _ in range(100)]
     assert 0.02 < np.mean(areas) < 0.4
