@@ -98,7 +98,7 @@ class Claims(SphinxDirective):
         rows, changed = read_rows(ROOT), set(stale(ROOT))
         head = ["Claim", "Measured", "Date"]
         table = nodes.table("", classes=["look-up"])
-        group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in (50, 34, 16)), cols=3)
+        group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in (44, 36, 20)), cols=3)
         group += nodes.thead("", text_row(head))
         body = nodes.tbody()
         for claim in read_claims(ROOT):

@@ -13,13 +13,15 @@ cut from the figure at the end of each build, so it can never show something tha
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import yaml
 from docutils import nodes
-from PIL import Image, ImageOps
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -132,10 +134,11 @@ def progress_slot(chapter: Chapter) -> str:
 
 def add_heads(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Insert the picture under a chapter's title, and its part of the map before its first section."""
-    chapter = next((one for one in read_chapters().values() if one.docname == docname), None)
-    card = getattr(app.env, "segedu_cards", {}).get(chapter.folder) if chapter else None
-    if card is None or app.builder.format != "html":
+    cards = getattr(app.env, "segedu_cards", {})
+    folder = docname.removeprefix("course/").removesuffix("/index")
+    if folder not in cards or app.builder.format != "html":
         return
+    chapter, card = read_chapters()[folder], cards[folder]
     section = next(doctree.findall(nodes.section))
     picture = nodes.container(classes=["chapter-head"])
     picture += thumbnail(folder=chapter.folder, size="page", alt=card["alt"])
@@ -162,8 +165,10 @@ def find_figure(env: BuildEnvironment, name: str) -> tuple[str, str, str] | None
     return (page, anchor, image["uri"]) if image is not None else None
 
 
-def cut(path: Path, crop: list[float], size: tuple[int, int]) -> Image.Image:
+def cut(path: Path, crop: list[float], size: tuple[int, int]) -> Any:
     """A part of an image file, scaled to fill a size; what does not fit is cut off on two sides."""
+    from PIL import Image, ImageOps  # Jupyter Book 1 comes without Pillow
+
     image = Image.open(path).convert("RGB")
     left, top, right, bottom = crop
     width, height = image.size
@@ -173,13 +178,17 @@ def cut(path: Path, crop: list[float], size: tuple[int, int]) -> Image.Image:
 
 def write_pictures(app: Sphinx, exception: Exception | None) -> None:
     """Cut the pictures of all cards from the figures of this build."""
-    if exception is not None or app.builder.format != "html":
+    if exception is not None or app.builder.format != "html" or app.config.nb_execution_mode == "off":
         return
     folder = Path(app.outdir) / FOLDER
     for chapter, card, path in pictures(app):
         folder.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".svg":
             logger.warning("chapter-cards: the figure %s of %s is an SVG, expected a PNG", card["figure"], chapter)
+            continue
+        if find_spec("PIL") is None:  # then the whole figure, whose middle the page shows
+            for name in SIZES:
+                shutil.copy(path, folder / f"{chapter}-{name}.webp")
             continue
         for name, size in SIZES.items():
             picture = cut(path, card.get("crop", [0, 0, 1, 1]), size)

@@ -17,6 +17,7 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = "course/wrong-answers"
+RESULTS = "course/results"  # a page whose tables are all to be looked up
 SECTION = re.compile(r"^## Lab (\d\d)$", re.MULTILINE)
 
 
@@ -92,6 +93,11 @@ def overview(text: str, pages: set[str]) -> str:
     return "\n".join([*lines, *rest, ""])
 
 
+def mark_results(app: Sphinx, doctree: nodes.document) -> None:
+    if app.env.docname == RESULTS:
+        mark([doctree])
+
+
 def replace_page(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname == PAGE:
         source[0] = overview(source[0], app.env.found_docs)
@@ -115,5 +121,6 @@ def setup(app: Sphinx) -> None:
     app.add_directive("look-up", LookUp)
     app.add_directive("wrong-answers", WrongAnswers)
     app.connect("source-read", replace_page)
+    app.connect("doctree-read", mark_results)
     app.add_css_file("lookups.css")
     app.add_js_file("lookups.js")

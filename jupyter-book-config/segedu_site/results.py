@@ -286,15 +286,17 @@ class Results(SphinxDirective):
         if self.arguments:
             return self.parse_text_to_nodes(link_methods(one_table(self.arguments[0]), self.env))
         tables, missing = read_results(), read_unmeasured()
-        text = markdown(tables)
+        text = "".join(self.section(*names, results) for names, results in tables.items())
         if missing:
             text += f"\nRecipes without a measured row so far: {', '.join(missing)}.\n"
-        found = self.parse_text_to_nodes(link_methods(text, self.env), allow_section_headings=True)
-        sections = [section for node in found for section in node.findall(nodes.section)]
-        for section, ((data, metric), results) in zip(sections, tables.items(), strict=True):
-            bars = bars_of("\n".join(_table(results)), [f"seed {seed}" for seed in range(SEEDS)])
-            section[1:1] = chart(f"{metric[:1].upper()}{metric[1:]} on {data}", *bars)
-        return found
+        return self.parse_text_to_nodes(link_methods(text, self.env), allow_section_headings=True)
+
+    def section(self, data: str, metric: str, results: list[Result]) -> str:
+        """A heading, a chart and a table."""
+        bars = bars_of("\n".join(_table(results)), [f"seed {seed}" for seed in range(SEEDS)])
+        (drawn,) = chart(f"{metric[:1].upper()}{metric[1:]} on {data}", *bars)
+        heading, table = markdown({(data, metric): results}).split("\n", 1)
+        return f"{heading}\n\n```{{raw}} html\n{drawn.astext()}\n```\n{table}\n"
 
 
 def setup(app: Sphinx) -> None:

@@ -12,13 +12,11 @@ import re
 from pathlib import Path
 
 from docutils import nodes
-from sphinx import search
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.search.en import SearchEnglish
 
 SCORER = Path(__file__).resolve().parents[1] / "static" / "search-scorer.js"
-_visit = search.WordCollector.dispatch_visit
 
 
 class CompoundWords(SearchEnglish):
@@ -34,11 +32,10 @@ class CompoundWords(SearchEnglish):
         return [*super().split(input), *(compound.replace("-", "") for compound in compounds)]
 
 
-def dispatch_visit(self: search.WordCollector, node: nodes.Node) -> None:
-    """Sphinx's own collection of words, without blocks of code."""
-    if isinstance(node, nodes.literal_block | nodes.doctest_block):
-        raise nodes.SkipNode
-    _visit(self, node)
+def leave_out_code(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Keep blocks of code, and text that a cell prints, out of the index."""
+    for block in doctree.findall(nodes.literal_block):
+        block["classes"].append("no-search")
 
 
 def leave_out_solutions(app: Sphinx, doctree: nodes.document) -> None:
@@ -51,7 +48,7 @@ def configure(app: Sphinx, config: Config) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    search.WordCollector.dispatch_visit = dispatch_visit
     app.add_search_language(CompoundWords)
     app.connect("config-inited", configure)
     app.connect("doctree-read", leave_out_solutions)
+    app.connect("doctree-resolved", leave_out_code)

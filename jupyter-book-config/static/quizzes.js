@@ -1,5 +1,5 @@
 /* The quiz of a chapter: a box for an answer under each question. If the answer consists of numbers, the script marks it.
-   Otherwise the reader compares it with the model answer, and marks it. Answers and marks stay in this browser. */
+   Otherwise the reader compares it with the sample answer, and marks it. Answers and marks stay in this browser. */
 document.addEventListener("DOMContentLoaded", () => {
   const quiz = document.querySelector("section#quiz");
   if (!quiz) return;

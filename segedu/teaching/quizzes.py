@@ -10,7 +10,7 @@ A question is a paragraph in bold under the heading "Quiz", followed by a folded
     ```
 
 The line `% key:` is optional. It lists the numbers that an answer has to contain, separated by semicolons. The site and
-Moodle mark such answers themselves; all others are compared with the model answer by the reader, or by a grader.
+Moodle mark such answers themselves; all others are compared with the sample answer by the reader, or by a grader.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ANKI_MODEL, ANKI_DECKS = 1_847_203_911, 1_847_204_000  # Anki knows cards and de
 
 @dataclass(frozen=True)
 class Question:
-    """One question with its model answer, both in the Markdown of the pages, and the numbers of its key."""
+    """One question with its sample answer, both in the Markdown of the pages, and the numbers of its key."""
 
     chapter: str
     number: int
@@ -116,7 +116,7 @@ def to_html(text: str) -> str:
 def moodle_xml(questions: list[Question]) -> str:
     """Questions in Moodle's XML format, one category per chapter.
 
-    A question whose key is one number is numerical. All others are essays: the model answer is the general feedback,
+    A question whose key is one number is numerical. All others are essays: the sample answer is the general feedback,
     and the information for graders.
     """
     quiz, chapter = ElementTree.Element("quiz"), ""

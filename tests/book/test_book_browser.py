@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.browser
+LOOK_UP, TALLEST = r"course/(methods|wrong-answers|results|measured)\b", 15_000  # pixels on a laptop
 SCREEN, TELEPHONE = {"width": 1300, "height": 900}, {"width": 390, "height": 800}
 TYPESET = (
     "() => window.MathJax && MathJax.startup && MathJax.startup.promise ? MathJax.startup.promise.then(() => 1) : 1"
@@ -26,7 +27,7 @@ SEEN = """() => ({
     title: document.querySelector('article h1')?.innerText ?? '',
     font: getComputedStyle(document.body).fontFamily,
     captions: [...document.querySelectorAll('article figure figcaption .caption-number')].map(c => c.innerText.trim()),
-    bare: [...document.querySelectorAll('article img')].filter(i => !i.closest('figure')?.querySelector('figcaption'))
+    bare: [...document.querySelectorAll('article img:not(.chapter-picture)')].filter(i => !i.closest('figure')?.querySelector('figcaption'))
         .map(i => i.alt),
 })"""
 # Where a figure is wider than its frame, the frame scrolls, keyboards can reach it, and a line says so.
@@ -90,7 +91,9 @@ def visited(browser, address, site):
         tab.evaluate(TYPESET)
         tab.evaluate("() => document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
         found[name] = tab.evaluate(SEEN) | {"errors": list(errors), "outside": list(outside)}
+        tall = tab.evaluate("() => document.documentElement.scrollHeight")
         tab.set_viewport_size(TELEPHONE)  # the page is not loaded again for this: that takes a minute for all of them
+        found[name]["height"] = tall
         found[name]["too wide"] = tab.evaluate("() => document.documentElement.scrollWidth > window.innerWidth + 2")
         tab.set_viewport_size(SCREEN)
     context.close()
@@ -129,6 +132,12 @@ def test_code_is_shown(visited):
 
 def test_pages_fit_a_narrow_screen(visited):
     assert [name for name, page in visited.items() if page["too wide"]] == []
+
+
+def test_no_page_for_looking_up_is_too_tall_to_find_anything(visited):
+    pages = {name: page["height"] for name, page in visited.items() if re.match(LOOK_UP, name)}
+    assert len(pages) > 20
+    assert {name: height for name, height in pages.items() if height > TALLEST} == {}
 
 
 def test_every_figure_has_a_caption(visited):
