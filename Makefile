@@ -12,7 +12,7 @@ WORKERS ?= 2
 # Compared with in tests. It asks for an OpenCV that would overwrite the tests' own: so without what it asks for.
 CELLPOSE := cellpose==3.1.1.3 fastremap fill-voids natsort roifile
 
-.PHONY: help lab test test-cpus prove grade book labs fix bench clean
+.PHONY: help lab test test-cpus prove grade book epub pdf labs fix bench clean
 help:
 	@echo "make lab     JupyterLab on the labs (PORT=8888)"
 	@echo "make test    all quick tests, in WORKERS=2 processes; each needs a processor and 3 GB"
@@ -20,6 +20,8 @@ help:
 	@echo "make prove   what takes hours: rows of tests/proofs.csv; resumes"
 	@echo "make grade   grade SUBMISSIONS=folder LAB=06_unet OUT=graded JOBS=1; the examples where none is given"
 	@echo "make book    the site, in _build/html"
+	@echo "make epub    the whole book as an EPUB, in _build/epub"
+	@echo "make pdf     the whole book as _build/book.pdf, printed with Chromium"
 	@echo "make labs    derive labs/ and solutions/*.ipynb from solutions/*.py"
 	@echo "make fix     format, lint, derive"
 	@echo "make bench   ours beside the peers"
@@ -58,6 +60,9 @@ endif
 
 book: $(VENV)/.docs
 	$(BIN)/segedu book
+
+epub pdf: $(VENV)/.docs
+	$(BIN)/segedu $@
 
 labs: $(VENV)/.author
 	$(BIN)/segedu labs

@@ -34,6 +34,7 @@ extensions = [
 external_toc_path = str(HERE / "_toc.yml")
 html_theme = "sphinx_book_theme"
 html_title = book["title"]
+html_baseurl = _html["baseurl"]
 
 nb_execution_mode = _execute["execute_notebooks"]
 nb_execution_excludepatterns = _execute["exclude_patterns"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
-    del sys.path[0]  # `python -m` puts the working directory there, which may hold submissions
+    # `python -m` puts the working directory there, which may hold submissions. A folder `segedu` in it has been imported
+    # by now: in such a folder, only the command `segedu` is safe
+    del sys.path[0]
 
 import io
 import os
@@ -201,14 +203,32 @@ def prove(
     prove(_course(course, "tests/claims.toml"), claims or [])
 
 
-@app.command()
-def book(course: Course = Path(".")) -> None:
-    """Build the site in _build/html. A warning, a failed cell, a dead link or a missing alt text is an error."""
-    sphinx = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-d", "_build/doctrees"]
-    folders = ["-c", "jupyter-book-config", ".", "_build/html"]
+def _sphinx(course: Path, builder: str) -> None:
+    """Build the book with one of Sphinx's builders, into the folder of _build that has its name."""
+    sphinx = [sys.executable, "-m", "sphinx", "-b", builder, "-W", "--keep-going", "-d", "_build/doctrees"]
+    folders = ["-c", "jupyter-book-config", ".", f"_build/{builder}"]
     checkout = _course(course, "jupyter-book-config/conf.py")
     _require("sphinx", "docs")
     raise SystemExit(subprocess.call([*sphinx, *folders], cwd=checkout))
+
+
+@app.command()
+def book(course: Course = Path(".")) -> None:
+    """Build the site in _build/html. A warning, a failed cell, a dead link or a missing alt text is an error."""
+    _sphinx(course, "html")
+
+
+@app.command()
+def epub(course: Course = Path(".")) -> None:
+    """Write the whole book as an EPUB into _build/epub."""
+    _sphinx(course, "epub")
+
+
+@app.command()
+def pdf(course: Course = Path(".")) -> None:
+    """Print the whole book into _build/book.pdf, with Chromium."""
+    _require("sphinx", "docs")
+    _run_script(course, "jupyter-book-config/pdf.py")
 
 
 def _run_script(course: Path, script: str, *arguments: str) -> None:

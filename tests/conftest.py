@@ -28,7 +28,7 @@ def shared_data() -> Path:
     return folder
 
 
-SITE = ("test_book_site", "test_book_browser", "test_book_jupyter_book_1")
+SITE = ("test_book_site", "test_book_browser", "test_accessibility", "test_book_jupyter_book_1")
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, for several processes: pytest -n 2

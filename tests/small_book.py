@@ -30,6 +30,6 @@ def build(folder: Path, page: str, toc: str = "", environment: dict | None = Non
     (folder / "course").mkdir(exist_ok=True)
     (folder / "course" / "index.md").write_text(FRONT + page)
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", CONFIG.name, ".", "_build/html"]
-    env = {**os.environ, **(environment or {})}
+    env = {**os.environ, "SEGEDU_NPM": str(ROOT / "_build" / "npm"), **(environment or {})}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr

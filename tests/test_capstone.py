@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -24,7 +25,7 @@ from segedu.datasets.scenes import Scenes
 from segedu.datasets.shapes import draw_shapes
 from segedu.datasets.street import draw_street
 from segedu.datasets.volume import draw_volume
-from segedu.grading.capstone_reports import read
+from segedu.grading.capstone_reports import notebooks, read
 from segedu.teaching.capstone import MIME, Report, Row, fingerprint, hand_in, leaks, problems, table, worst
 from segedu.teaching.capstone.leakage import repeated
 from segedu.teaching.capstone.report import from_json, to_json
@@ -356,6 +357,23 @@ def test_fifty_handed_in_some_of_them_no_notebooks(tmp_path: Path) -> None:
     assert "link.ipynb is a link, which is not followed" in said and "large.ipynb has 200 MB" in said
     assert "clear the pictures, not the last cell" in said and "zipped.zip" in said.partition("not read: ")[2]
     assert said.count("all values are equal to those of") == 3
+
+
+def test_folders_nested_without_end_are_not_the_end_of_all(tmp_path: Path) -> None:
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / "capstone.ipynb").write_text("{}")
+    deep = tmp_path / "mallory"
+    deep.mkdir()
+    before = Path.cwd()
+    try:
+        os.chdir(deep)
+        for _ in range(1500):
+            os.mkdir("a")
+            os.chdir("a")
+    finally:
+        os.chdir(before)
+    books, others = notebooks([tmp_path])
+    assert (books, others) == ([tmp_path / "anna" / "capstone.ipynb"], [])
 
 
 def test_a_report_that_breaks_the_reader_is_not_the_end_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,27 @@
 """The book's own Sphinx extension: what a page of segedu needs beyond Markdown, for Sphinx and Jupyter Book 1 alike.
 
-- `address`: the repository's address, once, from pyproject.toml; the theme's buttons and the `{lab}` directive.
 - `kernels`: how page code runs: static widgets, `segedu` importable, a cache that knows the library's sources.
+- `address`: the repository's address, once, from pyproject.toml; the theme's buttons and the `{lab}` directive.
 - `figures`: alt text of displayed pictures, a frame in which wide ones scroll, and folded code below its figure.
+- `pictures`: their size, lighter copies, and loading when a reader comes near.
 - `numbers`: numbers of figures and equations within chapters.
-- `methods`: the `{methods}` table, read from the headers of the method files.
+- `maths`: MathJax served by the site itself.
 - `measured`: tables of other proofs, such as those of the grader.
+- `methods`: the `{methods}` table, read from the headers of the method files.
 - `results`: the `{results}` tables, read from the proofs of the training recipes.
 - `real_data`: the `{real-data}` tables of blood cells, pedestrians and hippocampi, read from the same proofs.
 - `sources`: every quoted file as a page of the site, linked from each quotation.
-- `maths`: MathJax served by the site itself.
-- `chapter_map`, `landing`: pictures, cards and the map of the chapters; `chapters` reads what they show.
+- `explorers`: live explorers, `{explorer}`.
+- `states`: explorers whose pictures are computed in the build, `{states}`.
+- `networks`: networks that run in the reader's browser: the `{network}` directive.
 - `claims`: measured numbers in large type, and the table of all claims.
 - `lab_pages`: what the cells of labs and solutions display.
 - `lookups`: tables with a filter, and the page of wrong answers in parts.
 - `quizzes`: quizzes that can be answered and are marked.
 - `search`: compounds as one word, titles first, no code.
+- `presentation`: accessible names, `icons` without Font Awesome, and fewer scripts in finished pages.
+- `metadata`: descriptions, links to edit a page, version, sitemap and 404 page.
+- `paper`: the whole book as an EPUB, and as one page that is printed into a PDF.
 - `lint`: what a finished page must keep; a complaint is a warning, and the build fails on warnings.
 """
 
@@ -31,7 +37,9 @@ from segedu_site import (
     address,
     chapter_map,
     claims,
+    explorers,
     figures,
+    icons,
     kernels,
     lab_pages,
     landing,
@@ -39,36 +47,52 @@ from segedu_site import (
     lookups,
     maths,
     measured,
+    metadata,
     methods,
+    networks,
     numbers,
+    paper,
+    pictures,
+    presentation,
     quizzes,
     real_data,
     results,
     search,
     sources,
+    states,
+)
+
+PARTS = (
+    kernels,
+    address,
+    figures,
+    pictures,
+    numbers,
+    maths,
+    measured,
+    methods,
+    results,
+    real_data,
+    sources,
+    explorers,
+    states,
+    networks,
+    chapter_map,
+    landing,
+    claims,
+    lab_pages,
+    lookups,
+    quizzes,
+    search,
+    presentation,
+    icons,
+    metadata,
+    paper,
+    lint,
 )
 
 
 def setup(app: Sphinx) -> dict:
-    for part in (
-        kernels,
-        address,
-        figures,
-        numbers,
-        maths,
-        measured,
-        methods,
-        results,
-        real_data,
-        sources,
-        chapter_map,
-        landing,
-        claims,
-        lab_pages,
-        lookups,
-        quizzes,
-        search,
-        lint,
-    ):
+    for part in PARTS:
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

@@ -11,6 +11,7 @@ legible (`figures.js` and `segedu.css`). Folded code moves below the figure that
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from myst_nb.core.render import MimeData, NbElementRenderer
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.writers.html5 import HTML5Translator
+
+from segedu_site.pictures import size
 
 REPORT = (
     "application/vnd.segedu.capstone+json"  # `segedu.teaching.capstone.report` needs NumPy, which Jupyter Book 1 lacks
@@ -71,7 +74,10 @@ class frame(nodes.container):  # Sphinx finds its visitor by this name
 
 
 def visit_frame(writer: HTML5Translator, node: frame) -> None:
-    writer.body.append(writer.starttag(node, "div", CLASS="figure-frame", style=f"--full-width: {node['width']:.0f}px"))
+    attributes = {"style": f"--full-width: {node['width']:.0f}px"}
+    if full := writer.builder.images.get(node.get("full")):  # the page shows a small copy of this file
+        attributes["data-full"] = posixpath.join(writer.builder.imgpath, full)
+    writer.body.append(writer.starttag(node, "div", CLASS="figure-frame", **attributes))
 
 
 def depart_frame(writer: HTML5Translator, node: frame) -> None:
@@ -80,12 +86,7 @@ def depart_frame(writer: HTML5Translator, node: frame) -> None:
 
 def full_width(path: Path) -> float:
     """Width of a PNG or of an SVG by matplotlib, in CSS pixels; 0 for other files."""
-    with path.open("rb") as file:
-        start = file.read(2000)
-    if start.startswith(b"\x89PNG"):
-        return int.from_bytes(start[16:20])
-    points = re.search(rb'<svg[^>]*\swidth="([\d.]+)pt"', start)
-    return float(points[1]) * 96 / 72 if points else 0
+    return (size(path) or (0, 0))[0]
 
 
 class FrameWidePictures(SphinxPostTransform):
@@ -100,7 +101,7 @@ class FrameWidePictures(SphinxPostTransform):
             given = re.fullmatch(r"([\d.]+)(px)?", str(image.get("width", "")))  # a PNG has two pixels per CSS pixel
             width = float(given[1]) if given else full_width(path) if path.is_file() else 0
             if width >= WIDE and isinstance(image.parent, nodes.figure | nodes.container):
-                image.replace_self(frame("", image.deepcopy(), width=width))
+                image.replace_self(frame("", image.deepcopy(), width=width, full=image.get("full", "")))
 
 
 class FoldedCodeBelow(SphinxPostTransform):

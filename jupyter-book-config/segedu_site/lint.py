@@ -12,6 +12,8 @@ from urllib.parse import unquote, urlsplit
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
+from segedu_site import weight
+
 logger = logging.getLogger(__name__)
 
 SHORTEST_ALT = 10
@@ -128,6 +130,8 @@ def complaints(path: Path, site: Path) -> Iterator[str]:
     yield from broken_links(page, path, site)
     yield from poor_images(page)
     yield from outside_loads(page)
+    yield from weight.heavy(path)
+    yield from weight.poor_pictures(path)
     if "article" in path.read_text(encoding="utf-8") and path.name not in {"search.html", "genindex.html"}:
         yield from poor_structure(page)
 
@@ -153,7 +157,7 @@ def delete_removed_pages(app: Sphinx, site: Path) -> None:
 
 
 def check(app: Sphinx, exception: Exception | None) -> None:
-    if exception is not None or app.builder.format != "html":
+    if exception is not None or app.builder.name != "html":
         return
     read.cache_clear()
     site = Path(app.outdir).resolve()

@@ -45,6 +45,7 @@ class Measured(SphinxDirective):
     """Writes the table where it stands."""
 
     required_arguments = 1
+    final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
         for file in ("proofs.csv", "claims.toml"):

@@ -55,7 +55,7 @@ class Source(SphinxRole):
 def resolve(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     for link in list(doctree.findall(source_link)):
         literal = nodes.literal("", link.astext())
-        if app.builder.format == "html":
+        if app.builder.name == "html":
             uri = app.builder.get_relative_uri(docname, f"source/{link['path'].removesuffix('.py')}")
             anchor = f"#{link['anchor']}" if link["anchor"] else ""
             link.replace_self(nodes.reference("", "", literal, refuri=uri + anchor, internal=True))
@@ -78,7 +78,9 @@ def anchors(source: str) -> Iterator[tuple[int, str]]:
 
 
 def pages(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
-    """One page for each quoted file."""
+    """One page for each quoted file, on the site only."""
+    if app.builder.name != "html":
+        return
     for path in sorted(set().union(*getattr(app.env, "segedu_quoted", {}).values())):
         source = (ROOT / path).read_text(encoding="utf-8")
         block = app.builder.highlighter.highlight_block(source, "python", linenos=False)

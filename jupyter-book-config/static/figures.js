@@ -1,24 +1,85 @@
-/* A figure that is wider than the screen scrolls in its frame: keyboards can reach the frame, and a line says so. */
-document.addEventListener("DOMContentLoaded", () => {
+/* Figures and other wide content: frames that scroll can be reached by keyboard, and figures can be enlarged. */
+(() => {
+  const SCROLLING =
+    ".figure-frame, .bd-article mjx-container[display], .bd-article div.math, .bd-article pre, " +
+    ".bd-article .pst-scrollable-table-container, .bd-article .cell_output .output";
+
+  /* Content that is wider than its frame scrolls in it. Only then can a keyboard reach the frame. */
   const update = (frame) => {
-    const scrolls = frame.scrollWidth > frame.clientWidth + 1;
-    if (scrolls === frame.hasAttribute("tabindex")) return;
+    const scrolls = frame.scrollWidth > frame.clientWidth + 1 || frame.scrollHeight > frame.clientHeight + 8;
+    if (scrolls === frame.classList.contains("scrolls")) return;
+    frame.classList.toggle("scrolls", scrolls);
+    const isFigure = frame.matches(".figure-frame");
     if (scrolls) {
+      frame.tabIndex = 0;
+      if (!isFigure) return;
       const hint = document.createElement("p");
       hint.className = "figure-hint";
       hint.textContent = "\u2194 Scroll sideways to see the whole figure.";
       frame.after(hint);
-      frame.tabIndex = 0;
-      frame.setAttribute("role", "region");
+      frame.setAttribute("role", "group");
       frame.setAttribute("aria-label", "Figure that scrolls sideways");
     } else {
-      frame.nextElementSibling.remove();
+      if (isFigure) frame.nextElementSibling.remove();
       ["tabindex", "role", "aria-label"].forEach((name) => frame.removeAttribute(name));
     }
   };
-  const observer = new ResizeObserver((entries) => entries.forEach((entry) => update(entry.target)));
-  document.querySelectorAll(".figure-frame").forEach((frame) => {
-    observer.observe(frame);
-    frame.querySelectorAll("img").forEach((img) => img.addEventListener("load", () => update(frame)));
+
+  /* One dialog for all figures. It shows the picture itself where the page shows a lighter copy. */
+  let dialog = null;
+  const makeDialog = () => {
+    dialog = document.createElement("dialog");
+    dialog.className = "figure-dialog";
+    dialog.innerHTML =
+      '<form method="dialog"><button type="submit">Close</button></form>' +
+      '<div class="figure-dialog-frame" tabindex="0"><img></div><p class="figure-dialog-caption"></p>';
+    dialog.addEventListener("click", (event) => {
+      if (event.target === dialog) dialog.close(); /* a click beside the content */
+    });
+    document.body.append(dialog);
+  };
+
+  const enlarge = (img, label) => {
+    if (!dialog) makeDialog();
+    const large = dialog.querySelector("img");
+    const full = img.closest("[data-full]");
+    large.className = img.className;
+    large.alt = img.alt;
+    large.src = full ? full.dataset.full : img.src;
+    const width = Number(img.getAttribute("width")) || img.naturalWidth;
+    large.style.setProperty("--full-width", `${width}px`);
+    const caption = img.closest("figure")?.querySelector("figcaption .caption-text");
+    dialog.querySelector("p").textContent = caption ? caption.textContent.trim() : "";
+    dialog.setAttribute("aria-label", label);
+    dialog.querySelector("div").setAttribute("aria-label", `${label}, enlarged`);
+    dialog.showModal();
+  };
+
+  /* A button beside each picture of a figure; a click on the picture does the same. */
+  const addButton = (img) => {
+    const number = img.closest("figure").querySelector(".caption-number")?.textContent.trim() || "figure";
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "enlarge";
+    button.textContent = `Enlarge ${number}`;
+    button.addEventListener("click", () => enlarge(img, number));
+    img.addEventListener("click", () => enlarge(img, number));
+    img.classList.add("can-be-enlarged");
+    const frame = img.closest(".figure-frame") || img;
+    const place = document.createElement("div");
+    place.className = "enlarge-place";
+    frame.before(place);
+    place.append(button);
+  };
+
+  document.addEventListener("DOMContentLoaded", () => {
+    const observer = new ResizeObserver((entries) => entries.forEach((entry) => update(entry.target)));
+    document.querySelectorAll(SCROLLING).forEach((frame) => {
+      observer.observe(frame);
+      frame.querySelectorAll("img").forEach((img) => img.addEventListener("load", () => update(frame)));
+    });
+    document.querySelectorAll(".bd-article figure img").forEach((img) => {
+      if (!img.closest("a")) addButton(img);
+    });
   });
-});
+})();

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from segedu.grading.submissions.submission import read_plain
 from segedu.teaching.capstone import Report, problems, table
 from segedu.teaching.capstone.report import MIME, from_json
 
+_MAX_DEPTH = 8  # folders of a student and of a learning platform are nested less
 _MAX_ROWS, _MAX_COLUMNS = 20, 8  # printed of a table; also limits the listed problems
 
 
@@ -31,14 +33,28 @@ def notebooks(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             raise ValueError(f"{path} does not exist, expected a notebook or a folder of notebooks")
         inside = [path]
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_symlink() or not file.is_dir())
-            files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+            files = sorted(_files_below(path))
             inside = [file for file in files if file.suffix.lower() == ".ipynb"]
             others += [file for file in files if file.suffix.lower() != ".ipynb"]
             if not inside:
                 raise ValueError(f"{path} contains no notebook, expected capstones, saved as .ipynb")
         books += inside
     return books, others
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files and links below a folder, without hidden ones, and without what a student nested too deep to be honest."""
+    waiting = [(folder, 0)]
+    while waiting:
+        current, depth = waiting.pop()
+        with contextlib.suppress(OSError):  # a folder that cannot be read holds no report
+            for path in current.iterdir():
+                if path.name.startswith("."):
+                    continue
+                if path.is_symlink() or not path.is_dir():
+                    yield path
+                elif depth < _MAX_DEPTH:
+                    waiting.append((path, depth + 1))
 
 
 def read(path: Path) -> Report:

@@ -220,17 +220,34 @@ def predict(
 
 
 def export(
-    run: Run,
-    out: Annotated[Path, typer.Option(help="File to write, which ends in .onnx.")],
+    run: Annotated[
+        Path,
+        typer.Argument(help="Folder of a run, such as runs/unet-leaves-0, or a name of segedu.weights, shapes_sam."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="File to write, which ends in .onnx. SAM becomes two: FILE-encoder.onnx, FILE-decoder.onnx."),
+    ],
     height: Annotated[int, typer.Option(min=32, help="Height of the images that the exported network takes.")] = 256,
     width: Annotated[int, typer.Option(min=32, help="Width of the images that the exported network takes.")] = 256,
 ) -> None:
-    """Write a trained network as an ONNX file, with its classes in the metadata."""
+    """Write a trained network as an ONNX file, with its classes or its preprocessing in the metadata."""
     from segedu.recipes.export import export_onnx
+    from segedu.recipes.export_weights import export_weights
     from segedu.recipes.trained_run import load_run
+    from segedu.weights import WEIGHTS
 
     if out.suffix.lower() != ".onnx" or not out.parent.is_dir():
         raise typer.BadParameter(f"--out is {str(out)!r}, expected a file that ends in .onnx, in an existing folder")
+    if not run.exists() and len(run.parts) == 1:
+        if run.name not in WEIGHTS:
+            known = ", ".join(WEIGHTS)
+            raise typer.BadParameter(
+                f"RUN is {run.name!r}, expected the folder of a run, or a name of segedu.weights: {known}"
+            )
+        for path, inputs in export_weights(run.name, out, (height, width)).items():
+            typer.echo(f"Written: {path}. {inputs}")
+        return
     export_onnx(load_run(run), out, (height, width))
     typer.echo(f"Written: {out}. Its input `images` has the shape (1, 3, {height}, {width}), with values in [0, 1].")
 

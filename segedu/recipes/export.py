@@ -30,11 +30,7 @@ def export_onnx(run: TrainedRun, out: Path, size: tuple[int, int]) -> None:
         ImportError: onnx or onnxscript is not installed.
         ValueError: the size is below 32 pixels.
     """
-    for package in ("onnx", "onnxscript"):
-        if find_spec(package) is None:
-            raise ImportError(f"{package} is not installed: pip install onnx onnxscript")
-    if min(size) < 32:
-        raise ValueError(f"size is {tuple(size)}, expected a height and a width of at least 32 pixels")
+    check_exporter(size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own parts
         program = torch.onnx.export(
@@ -45,3 +41,17 @@ def export_onnx(run: TrainedRun, out: Path, size: tuple[int, int]) -> None:
     program.model.metadata_props["segedu"] = json.dumps(about)
     with atomic_path(out) as part:
         program.save(str(part))
+
+
+def check_exporter(size: tuple[int, int]) -> None:
+    """Check that an ONNX file can be written, for images of a size (height, width).
+
+    Raises:
+        ImportError: onnx or onnxscript is not installed.
+        ValueError: the size is below 32 pixels.
+    """
+    for package in ("onnx", "onnxscript"):
+        if find_spec(package) is None:
+            raise ImportError(f"{package} is not installed: pip install onnx onnxscript")
+    if min(size) < 32:
+        raise ValueError(f"size is {tuple(size)}, expected a height and a width of at least 32 pixels")

@@ -16,6 +16,7 @@ How each file is verified depends on what its publisher provides:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from segedu.weights.catalogue_medical import MEDICAL
@@ -252,16 +253,16 @@ WEIGHTS: dict[str, Weights] = {
     ),
     "scenes_vit": _our_own(
         "scenes_vit",
-        "2a5b173e3ea4a8b13eb4460536db16b2b09be920d4bf2b782fe636b2b9132857",
-        0.41,
+        "288e8c5405bc05fb46d314655a9804966082805829924c64410f02c0e39700cd",
+        0.207,
         "backbones.vit:ViT",
         **SCENES_VIT,
     ),
     "cells_stardist": _our_own(
-        "cells_stardist", "e8ceaf57bb805101030eeca14aa74bd438576ba9d9ac96ddf5887af24c68aa16", 0.36
+        "cells_stardist", "2280b1d0acd71ed0b85774e7f6a6bb236e52202c0e3a51ff3efd75d25e49399d", 0.186
     ),
     "cells_cellpose": _our_own(
-        "cells_cellpose", "1062d3495e21acaca418e36b71609b011a2740f32caff4c80831d8ca810eb5a9", 0.42
+        "cells_cellpose", "8c912d528831927727121a52344724e411be28d63f8c53f68c248bc44b979b24", 0.22
     ),
     "shapes_mask_rcnn": _our_own(
         "shapes_mask_rcnn", "8ef3c38c4624dfd0ab5de704d9b8b7d44a1a12d11c05ac599b0a4f06a759aa6a", 0.64, normalizes=True
@@ -278,7 +279,14 @@ WEIGHTS: dict[str, Weights] = {
     "shapes_sam": _our_own(
         "shapes_sam", "c9bc4474363cbd57de3e6a26dcfa9d89735a3ee3ecc6f6a68b658bcc961080b4", 1.61, normalizes=True
     ),
+    "photo_sam": replace(
+        _our_own(
+            "photo_sam", "787287b734fc8308a0cfefc79c1f4b626100c137af91a950fd6be3e8931b7f59", 1.19, normalizes=True
+        ),
+        licence="CC-BY-SA-4.0",
+        trained_on="photographs of Oxford-IIIT Pets and COCO 2017, aerial images, micrographs, and synthetic scenes",
+    ),
     "shapes_detr": _our_own(
-        "shapes_detr", "a0ac8a3e8787f764fbb371972ea4edb9c21fbeeb3770d7cb5da0e0d5cf6b2ff4", 1.13, normalizes=True
+        "shapes_detr", "e664ce5726244b8733860697efdc24186adaab4efe0631c607b177cb6a2b4137", 0.57, normalizes=True
     ),
 }

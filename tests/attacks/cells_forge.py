@@ -146,6 +146,17 @@ print(pickle.load(open("mine.pkl", "rb")))""",
         twin="x = {str(k): k for k in range(30_000)}\nprint(len(x))",
     ),
     codec(
+        "o30_one_array_many_times",
+        "to fill the grader's memory by an array that an outcome refers to 250 times",
+        "0, refused: an array is read once",
+        """def forged(name, i):
+    array = npy("{'descr': '<f8', 'fortran_order': False, 'shape': (8192,)}", b"\\0" * 65536)
+    return value({"list": [{"array": 0}] * 250}) | {"0.npy": array}
+""",
+        UNREAD,
+        twin="import numpy as np\nx = np.zeros(8192)\nprint(len([x] * 250))",
+    ),
+    codec(
         "o17_odd_json",
         "to hand over NaN keys, doubled keys, huge numbers and broken UTF-8",
         "0, one note a kind",

@@ -212,6 +212,20 @@ for i in range(4):
         twin="np.save('weights.npy', np.zeros(1 << 20))\nprint(np.load('weights.npy').shape)",
     ),
     before(
+        "n45c_reserved_disk",
+        "to reserve disk faster than the watch looks, without writing",
+        "no space in the sandbox, or written so slowly that the watch sees it; the others keep their points",
+        """import ctypes, os
+made = 0
+for i in range(8):  # 512 MiB where nothing holds it; the limit is 64 MiB
+    file = os.open(f"reserved{i}", os.O_CREAT | os.O_RDWR)
+    made += ctypes.CDLL(None).fallocate(file, 0, ctypes.c_long(0), ctypes.c_long(64 << 20)) == 0
+    os.close(file)
+    os.remove(f"reserved{i}")
+print(made)""",
+        twin="import os\nwith open('small', 'wb') as f:\n    os.posix_fallocate(f.fileno(), 0, 1 << 20)\nprint(os.path.getsize('small'))",
+    ),
+    before(
         "n45b_inodes",
         "to use up every inode of the sandbox",
         "bounded; removed with it",

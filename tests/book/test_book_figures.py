@@ -24,7 +24,7 @@ from IPython.display import Image, display
 from PIL import Image as Picture
 
 png = io.BytesIO()
-Picture.new("RGB", (WIDTH, 40)).save(png, format="png")
+Picture.new("RGB", (2 * WIDTH, 80)).save(png, format="png")
 display(Image(data=png.getvalue(), format="png", width=WIDTH, metadata={"alt": "Two fields, side by side"}))
 ```
 """

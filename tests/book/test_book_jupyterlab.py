@@ -38,6 +38,11 @@ def draw(points: int = 3, line: bool = True):
 
 explore(draw, static=[{"points": 3}], points=(2, 9), line=[True, False])
 """
+EXPLORER = """
+from segedu.teaching.explorers.notebook import show_explorer
+
+show_explorer("boxes", x=20)
+"""
 LABELLING = """
 from segedu.datasets.shapes import CLASSES, draw_shapes
 from segedu.weights import load
@@ -162,6 +167,25 @@ def test_a_slider_moves_by_keyboard_and_the_picture_changes(browser, lab_server)
     move_first_control(tab)
     assert tab.locator(".widget-slider").first.inner_text().split()[0] == "points"
     assert outside == []
+    tab.context.close()
+
+
+def test_an_explorer_computes_without_the_kernel(browser, lab_server):
+    address, folder = lab_server
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(EXPLORER)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / "explorer.ipynb")
+    tab, outside = open_and_run_all(browser, address, "explorer.ipynb", 1)
+    slider = tab.get_by_label("x of the centre", exact=True)
+    slider.wait_for()
+    assert slider.input_value() == "20"
+    slider.focus()
+    for _ in range(8):
+        tab.keyboard.press("ArrowLeft")
+    tab.locator(".ex-sentence", has_text="The boxes overlap. IoU 0.091").wait_for()
+    tab.locator(".ex-handle").first.focus()
+    tab.keyboard.press("ArrowRight")
+    assert slider.input_value() == "16.5" and outside == []
     tab.context.close()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +18,11 @@ from segedu.metrics.instance import label_map_iou
 from segedu.ops.masks import boxes_from_masks
 from segedu.promptable.sam.interactive import mask_iou
 from segedu.promptable.sam.sam import postprocess
+from segedu.teaching.evidence.proofs import read_rows
 from segedu.weights import pretrained
-from segedu.weights.own import shapes_sam
+from segedu.weights.own import photo_sam, shapes_sam
 
+ROOT = Path(__file__).resolve().parents[2]
 OF_ANNOTATORS = [
     path.relative_to(COURSE).with_suffix("").as_posix()
     for path in sorted(COURSE.glob("[0-9]*-*/*.md"))
@@ -189,9 +193,9 @@ def test_panoptic_format_of_a_photograph() -> None:
 def prompted() -> Run:
     """The cells of page 16.2 with photographs; pictures are not drawn."""
     return run_cells_of(
-        "16-promptable/sam-in-use", "name: fig-zero-shot\n", "name: fig-photo-prompts",
+        "16-promptable/sam-in-use", "name: fig-zero-shot\n", "name: fig-photo-prompts", "name: fig-photo-sam",
         Figure=Figure, Tensor=Tensor, boxes_from_masks=boxes_from_masks, mask_iou=mask_iou, postprocess=postprocess,
-        sam=pretrained.load("shapes_sam").eval(), shapes_sam=shapes_sam, paint=lambda *_: None, mark=lambda *_: None,
+        pretrained=pretrained, sam=pretrained.load("shapes_sam").eval(), shapes_sam=shapes_sam, paint=lambda *_: None, mark=lambda *_: None,
         THIS="#0072B2", OTHER="#D55E00", INK="#1b1b1b", YELLOW=np.array([0.94, 0.89, 0.26]),
     )  # fmt: skip
 
@@ -211,6 +215,30 @@ def test_where_a_small_sam_succeeds_and_fails(prompted: Run) -> None:
     states(page, "For two small objects (the nucleus of ihc and the microaneurysm), even the filled box lies right")
     above = [name for name in NAMES if table[name]["the filled box"] > table[name]["second annotator"]]
     assert above == ["ihc", "microaneurysms"]
+
+
+def test_where_photographs_in_training_help(prompted: Run) -> None:
+    page, compared = "16-promptable/sam-in-use", prompted.names["compared"]
+    states(page, "the second network segments the astronaut, the flower and the man with the camera, and that both networks fail on "
+                 "the saucer and on the rocket.")  # fmt: skip
+    for name in ("astronaut", "flower", "camera"):
+        assert compared[name]["real"] > 0.65 and compared[name]["real"] > compared[name]["synthetic"]
+    states(page, "On the close view of the cat, the first network is better.")
+    assert compared["chelsea"]["real"] < compared["chelsea"]["synthetic"] - 0.1
+    for name in ("coffee", "rocket"):
+        assert max(compared[name].values()) < 0.5
+    states(page, "It has 0.61 million parameters, fewer than the first one with 0.83 million.")
+    for name, millions in (("photo_sam", 0.61), ("shapes_sam", 0.83)):
+        count = sum(parameter.numel() for parameter in pretrained.load(name).parameters())
+        assert round(count / 1e6, 2) == millions
+    states(page, "With one click, the second network is better than the first one in every row.")
+    logged = json.loads(photo_sam.FILE.with_suffix(".json").read_text())["mean_iou"]
+    measured = next(
+        row.figure for name, row in read_rows(ROOT).items() if name.startswith("one click: mean IoU of shapes_sam")
+    )
+    for what, row in logged.items():
+        (chosen,) = re.findall(rf"{what}: chosen ([\d.]+)", measured)
+        assert row["chosen"] > float(chosen)
 
 
 def test_masks_of_a_flower_and_of_an_officer(prompted: Run) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from html.parser import HTMLParser
 
 import pytest
+from rich.console import Console
 
 from segedu.grading.gradebook.bookkeeping import rebuild
+from segedu.grading.gradebook.command import GradebookOptions, gradebook
 from segedu.grading.gradebook.feedback import feedback_page
 from segedu.grading.gradebook.page import moment, page, printable
 from segedu.grading.gradebook.policy import LabBook, read_instructor_files
@@ -170,3 +173,18 @@ def test_the_shell_of_a_page():
     assert "<title>&lt;t&gt;</title>" in text and "<script" not in text and "http:" not in text and "https:" not in text
     assert "@media (prefers-color-scheme: dark)" in text and 'name="viewport"' in text
     assert printable("a\x00b\u2066c") == "a b c"
+
+
+def test_a_lab_that_a_student_handed_in_does_not_say_what_is_asked(course, made, tmp_path):
+    """`segedu gradebook` started in the inbox: its course is the working directory unless another is given."""
+    out = made.write(tmp_path, made.record())
+    rebuild(out, course=course)
+    inbox = tmp_path / "inbox"
+    (inbox / "labs").mkdir(parents=True)
+    lab = (course / "labs" / "00_tiny.ipynb").read_text()
+    (inbox / "labs" / "00_tiny.ipynb").write_text(lab.replace("Twice x.", "Visit my page."))
+    assert exercise_prompts(tmp_path / "elsewhere", "00_tiny", inbox)["double"] == "Visit my page."
+    gradebook(GradebookOptions(out, course=inbox), Console(file=io.StringIO()))
+    assert "Task: Twice x." in (out / "00_tiny" / "feedback" / "anna.html").read_text()
+    with pytest.raises(ValueError, match="the folder of the submissions"):
+        gradebook(GradebookOptions(out, course=inbox, similarity=inbox), Console(file=io.StringIO()))

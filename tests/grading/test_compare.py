@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from segedu.grading.judging import compare
+from segedu.grading.judging import compare, examine
 from segedu.teaching.checks import codec
 from segedu.teaching.checks.probes import copy_value
 
@@ -92,6 +94,36 @@ def test_our_own_functions_answer_once_a_batch(cases_by_name, tiny):
     for _ in range(3):
         compare.verdict_of(exercise_cases, [{"value": 0.0, "mutated": []}] * 4)
     assert len(calls) == 4 * 2  # the reference and one wrong answer, on four cases
+
+
+def test_an_array_is_read_once_per_outcome(cases_by_name):
+    """Each reference to an array is decoded to an array of its own, so a few bytes could fill the grader's memory."""
+    exercise_cases = cases_by_name["double"]
+    files = right_files(exercise_cases)
+    packed = codec.pack({"value": np.zeros(4), "arguments": [1.0]})
+    twice = json.loads(packed["json"])
+    twice["dict"]["value"] = {"list": [{"array": 0}, {"array": 0}]}
+    files |= {"job/double/out/0.json": json.dumps(twice).encode(), "job/double/out/0.0.npy": packed["0.npy"]}
+    outcomes, notes = compare.read_outcomes(exercise_cases, files)
+    assert outcomes[0] is None and outcomes[1] is not None
+    assert notes[0].startswith("1 of its outcomes could not be read: an array is missing")
+
+
+def test_no_memory_is_not_the_fault_of_who_is_judged(cases_by_name, monkeypatch):
+    exercise_cases = cases_by_name["double"]
+    files = right_files(exercise_cases)
+
+    def full(*arguments, **more):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(codec, "unpack", full)
+        with pytest.raises(MemoryError):
+            compare.read_outcomes(exercise_cases, files)
+    outcomes, _ = compare.read_outcomes(exercise_cases, files)
+    monkeypatch.setattr(compare, "judge", full)
+    with pytest.raises(MemoryError):
+        examine._verdict(exercise_cases, outcomes, SimpleNamespace(judge_lock=nullcontext()))
 
 
 def test_what_changed_is_decided_here(cases_by_name):

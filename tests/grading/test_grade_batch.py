@@ -305,4 +305,8 @@ def test_a_lab_that_a_student_handed_in_is_not_the_course(job):
     (job.submissions / "labs" / f"{job.lab}.ipynb").write_text((job.course / "labs" / f"{job.lab}.ipynb").read_text())
     with pytest.raises(ValueError, match="the folder of the submissions; give the checkout of the course"):
         grade_batch(replace(job, course=job.submissions))
+    (job.submissions / "anna").mkdir(exist_ok=True)
+    (job.submissions / "labs").rename(job.submissions / "anna" / "labs")
+    with pytest.raises(ValueError, match="anna, which lies in .* of the submissions; give the checkout of the course"):
+        grade_batch(replace(job, course=job.submissions / "anna"))
     assert not job.out.exists()

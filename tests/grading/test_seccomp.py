@@ -131,6 +131,24 @@ def test_below_level_three_nothing_is_shared(name):
     assert _filtered(_system(name, 0, 0, 0, 0), **SHARED) == "EPERM"
 
 
+def test_below_level_three_disk_is_used_by_writing_only(tmp_path):
+    """A reservation would fill a disk between two looks of the watch. `posix_fallocate` writes where it is refused."""
+
+    def reserve() -> None:
+        with open(tmp_path / "file", "wb") as file:
+            number = seccomp.UNSUPPORTED_IN_SHARED_TREE["fallocate"][seccomp._MACHINES[os.uname().machine][0]]
+            if ctypes.CDLL(None, use_errno=True).syscall(number, file.fileno(), 0, 0, ctypes.c_long(1 << 20)) < 0:
+                raise OSError(ctypes.get_errno(), "fallocate")
+
+    def honest() -> None:
+        with open(tmp_path / "honest", "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 1 << 16)
+        assert (tmp_path / "honest").stat().st_size == 1 << 16
+
+    assert (_filtered(reserve, **OWN), _filtered(reserve, **SHARED)) == ("done", errno.errorcode[errno.EOPNOTSUPP])
+    assert (_filtered(honest, **OWN), _filtered(honest, **SHARED)) == ("done", "done")
+
+
 def test_where_nothing_else_is_denied_memory_without_a_holder_is(monkeypatch):
     monkeypatch.setattr(seccomp, "apply", seccomp.deny_stores)
     for name in seccomp.DENIED_STORES:

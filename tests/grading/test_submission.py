@@ -177,3 +177,16 @@ def test_a_closed_folder_is_one_students_problem(tmp_path, tiny, name):
     finally:
         closed.chmod(0o700)
     assert read[0] == "" and "cannot be read: Permission denied" in read[1]
+
+
+def test_no_memory_is_not_the_fault_of_a_notebook(tmp_path, tiny, monkeypatch):
+    """The grader's process is shared: whoever is read while another fills it must be read again, not be refused."""
+    path = tmp_path / "anna.ipynb"
+    path.write_text(tiny.notebook(tiny.answered(**tiny.RIGHT)))
+
+    def full(*arguments, **more):
+        raise MemoryError
+
+    monkeypatch.setattr(json, "loads", full)
+    with pytest.raises(MemoryError):
+        read(path)

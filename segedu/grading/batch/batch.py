@@ -8,14 +8,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from segedu.grading.batch.grader_pool import SAFE_LEVEL, Assignment, GraderPool, records_of
 from segedu.grading.batch.grader_process import pool_in_process
 from segedu.grading.gradebook.roster import names_of_ids
-from segedu.grading.judging.lab_source import read_lab
+from segedu.grading.judging.lab_source import check_course, read_lab
 from segedu.grading.judging.records import LAB_NAME, Records, RecordStore, batch_seed, clean, output_folder_lock
 from segedu.grading.submissions.find_submissions import Entry, find_entries, record_name
 from segedu.grading.submissions.submission import RawSubmission, collect, fingerprint, parse_submission
@@ -156,8 +156,7 @@ def _check_out(job: Job) -> None:
 
 def _check_names(job: Job) -> None:
     """Check course, lab and exercise before anything is written, so that a wrong name leaves no folder behind."""
-    if job.course.resolve() == job.submissions.resolve():  # a student may have handed in a folder named labs
-        raise ValueError(f"--course is {job.course}, the folder of the submissions; give the checkout of the course")
+    check_course(job.course, job.submissions)
     exercises = read_lab(job.course, job.lab).exercises
     if job.exercise and job.exercise not in exercises:
         raise ValueError(f"--exercise is {job.exercise}, which {job.lab} does not have; it has {', '.join(exercises)}")
@@ -206,7 +205,11 @@ def _grade(job: Job, assignment: Assignment, todo: list[Entry], grader_pool: Gra
         from segedu.grading.batch.grader_threads import SubmissionGrader, make_grading_setup
 
         grader = SubmissionGrader(assignment, make_grading_setup(assignment))
-        return grader.failed(parse_submission(raw, job.lab), error)
+        try:
+            submission = parse_submission(raw, job.lab)
+        except MemoryError:  # here too: the record needs only whose submission it is
+            submission = parse_submission(replace(raw, problem="it needs too much memory"), job.lab)
+        return grader.failed(submission, error)
 
     with contextlib.closing(records_of(grader_pool, submissions, failed)) as records:
         yield from records

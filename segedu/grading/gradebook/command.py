@@ -18,6 +18,7 @@ from segedu.grading.gradebook.canvas import fill_canvas
 from segedu.grading.gradebook.lms_tables import Filled
 from segedu.grading.gradebook.moodle import fill_moodle
 from segedu.grading.gradebook.policy import InstructorFiles, LabBook, read_instructor_files
+from segedu.grading.gradebook.prompts import stored_prompts
 from segedu.grading.judging.records import output_folder_lock
 
 ROWS = 50
@@ -50,8 +51,10 @@ def gradebook(options: GradebookOptions, console: Console | None = None) -> int:
     if options.lab and options.lab not in instructor_files.labs:
         labs = ", ".join(instructor_files.labs)
         raise ValueError(f"--lab is {options.lab}, which {options.out} has no records of; it has {labs}")
+    # what grading stored comes first: the default course is the working directory, which may hold submissions
+    stored = all(stored_prompts(options.out, lab).is_file() for lab in instructor_files.labs)
     with output_folder_lock(options.out):
-        written = rebuild(options.out, [options.lab] if options.lab else [], options.course)
+        written = rebuild(options.out, [options.lab] if options.lab else [], None if stored else options.course)
         filled = _fill(options, instructor_files, console)
     for lab in [options.lab] if options.lab else instructor_files.labs:
         book = LabBook(instructor_files, lab)

@@ -14,9 +14,14 @@ from segedu.grading.judging.lab_source import read_lab
 from segedu.grading.judging.student_code import parse
 
 
+def stored_prompts(out: Path, lab: str) -> Path:
+    """The file in which the task descriptions of a lab are stored."""
+    return out / lab / "asked.json"
+
+
 def exercise_prompts(out: Path, lab: str, course: Path | None) -> dict[str, str]:
     """The task description of each exercise of a lab; empty if neither `course` nor an earlier run knows the lab."""
-    stored = out / lab / "asked.json"
+    stored = stored_prompts(out, lab)
     if course is not None and (course / "labs" / f"{lab}.ipynb").is_file():
         cells = [cell for cell in read_lab(course, lab).cells if cell.role == "solution"]
         lines = {cell.name: line for cell in cells if (line := first_line(cell.source, cell.name))}

@@ -19,7 +19,7 @@ from pathlib import Path
 from segedu.grading.gradebook.atomic_files import write_derived
 from segedu.grading.gradebook.roster import names_of_ids
 from segedu.grading.judging import student_code
-from segedu.grading.judging.lab_source import Lab, read_lab
+from segedu.grading.judging.lab_source import Lab, check_course, read_lab
 from segedu.grading.judging.plan_process import answers_of
 from segedu.grading.submissions.archive import SubmissionError
 from segedu.grading.submissions.find_submissions import Entry, find_entries
@@ -31,7 +31,11 @@ def export_answers(out: Path, lab: str, submissions: Path, course: Path, layout:
 
     Returns:
         The folder, the number of students with an answer, and the number of students without one.
+
+    Raises:
+        ValueError: if the course lies among the submissions.
     """
+    check_course(course, submissions)
     lab_source, folder = read_lab(course, lab), out / lab / "similarity"
     for cell in lab_source.cells:
         if cell.role == "solution":

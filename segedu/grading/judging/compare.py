@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,15 +107,23 @@ def read_outcomes(
             outcomes.append(None)
             continue
         try:
-            recording = _validated(codec.unpack(lambda name, stem=stem: own_files.get(f"{stem}.{name}")))
+            recording = _validated(codec.unpack(_reader_of(own_files, stem)))
             outcomes.append(outcome_of(case, recording))
         except (codec.CodecError, BadRecording) as error:
             outcomes.append(None)
             unreadable[redact_error(error)] += 1
+        except MemoryError:  # another submission may be the cause: this one is graded again alone
+            raise
         except Exception as error:  # malformed bytes cost this outcome, never the record
             outcomes.append(None)
             unreadable[type(error).__name__] += 1
     return outcomes, [f"{count} of its outcomes could not be read: {reason}" for reason, count in unreadable.items()]
+
+
+def _reader_of(files: Mapping[str, bytes], stem: str) -> Callable[[str], bytes | None]:
+    """Read each file of an outcome once: `pack` refers to an array once, and every reference is an array of its own."""
+    unread = {path: data for path, data in files.items() if path.startswith(f"{stem}.")}
+    return lambda name: unread.pop(f"{stem}.{name}", None)
 
 
 def _validated(outcome: Any) -> dict:

@@ -225,6 +225,8 @@ def _verdict(
     with grading_setup.judge_lock:
         try:
             return compare.verdict_of(exercise_cases, outcomes), []
+        except MemoryError:  # another submission may be the cause: this one is graded again alone
+            raise
         except Exception as error:
             note = f"what {exercise_cases.exercise.name} returned could not be compared ({type(error).__name__})"
             return compare.verdict_of(exercise_cases, [None] * len(outcomes)), [note]

@@ -47,6 +47,19 @@ class Lab:
         return [cell.name for cell in self.cells if cell.role == "solution"]
 
 
+def check_course(course: Path, submissions: Path) -> None:
+    """Check that the course does not lie among the submissions: a student may have handed in a folder named `labs`.
+
+    Raises:
+        ValueError: if it is the folder of the submissions, or lies in it.
+    """
+    if course.resolve().is_relative_to(submissions.resolve()):
+        where = (
+            "the folder" if course.resolve() == submissions.resolve() else f"which lies in {submissions}, the folder"
+        )
+        raise ValueError(f"--course is {course}, {where} of the submissions; give the checkout of the course")
+
+
 def read_lab(course: Path, name: str) -> Lab:
     """Read `labs/<name>.ipynb` from a course folder.
 

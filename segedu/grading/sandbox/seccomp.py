@@ -66,6 +66,8 @@ IGNORED_IN_SHARED_TREE = {
     "futimesat": (261, None), "utimensat": (280, 88), "sched_setparam": (142, 118),
     "sched_setscheduler": (144, 119), "sched_setattr": (314, 274),
 }  # fmt: skip
+# reserves any amount of disk in less than a millisecond, faster than the watch looks; libc then writes in its place
+UNSUPPORTED_IN_SHARED_TREE = {"fallocate": (285, 47)}
 # calls whose first argument is a process
 SIGNALS = {
     "kill": (62, 129), "tgkill": (234, 131), "tkill": (200, 130), "rt_sigqueueinfo": (129, 138),
@@ -159,6 +161,7 @@ def _program(network: bool, own_tree: bool, only_pid: int | None) -> list[tuple]
     lists = [(DENIED, deny)]
     if not own_tree:
         lists += [(DENIED_IN_SHARED_TREE, deny), (IGNORED_IN_SHARED_TREE, _ERRNO)]
+        lists += [(UNSUPPORTED_IN_SHARED_TREE, _ERRNO | errno.EOPNOTSUPP)]
     code = _rules_by_name(lists)
     # ENOSYS makes libc fall back to clone, whose flags a filter can read
     code += [(_JUMP_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]

@@ -57,7 +57,7 @@ def parse_notebook(data: bytes, name: str = "the notebook") -> list[StudentCell]
         document = json.loads(data.decode(json.detect_encoding(data)))  # PowerShell writes UTF-16
     except RecursionError:
         raise SubmissionError(f"{name} is nested too deep") from None
-    except (ValueError, MemoryError) as error:
+    except ValueError as error:
         line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         advice = "it is truncated or was edited as text; save it again from JupyterLab"
         raise SubmissionError(f"{name} is not valid JSON{line}: {advice}") from None

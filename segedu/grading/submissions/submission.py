@@ -2,7 +2,8 @@
 
 Everything here comes from students. Nothing is unpacked to the disk, no symbolic link is followed, and every size,
 count and depth is checked before memory or time is spent on it. A bad submission becomes a `Submission` with a
-`problem`, never an exception, because one broken file must not end a batch.
+`problem`, because one broken file must not end a batch. Only a MemoryError is raised, because another submission may be
+its cause.
 """
 
 from __future__ import annotations
@@ -112,7 +113,11 @@ def _submitted(entry: Entry, lab: str) -> tuple[str | None, list[str]]:
 
 
 def parse_submission(raw: RawSubmission, lab: str) -> Submission:
-    """Parse the notebook of this lab. Any error becomes the `problem` of the result."""
+    """Parse the notebook of this lab. Any error but a MemoryError becomes the `problem` of the result.
+
+    Raises:
+        MemoryError: if this process reaches its memory limit, of which another submission may be the cause.
+    """
     entry, source = raw.entry, raw.source
     attributes: dict[str, Any] = {"attempt": entry.attempt, "submitted": raw.submitted, "layout": entry.layout}
     attributes |= {"clash": bool(entry.clash), "notes": raw.notes}
@@ -126,6 +131,8 @@ def parse_submission(raw: RawSubmission, lab: str) -> Submission:
         if name != entry.path.name:
             source = f"{source}/{name}"
         return Submission(entry.student, source, raw.digest, tuple(cells), **attributes | {"notes": tuple(notes)})
+    except MemoryError:  # another submission may be the cause: this one is graded again alone
+        raise
     except Exception as error:
         return Submission(entry.student, source, raw.digest, problem=_problem(entry, error), **attributes)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,23 @@ def reader(folder: Path, stem: str) -> Callable[[str], bytes | None]:
     return get
 
 
+@contextmanager
+def _usual_settings() -> Iterator[None]:
+    """PyTorch as the cases were drawn: a notebook may have changed its default dtype, or entered inference mode.
+
+    The visible check draws its cases under the notebook's own settings; these cases come from another process.
+    """
+    import torch
+
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
 def run_probe(name: str, folder: str, namespace: dict[str, Any], out: str = "out") -> None:
     """Probe `namespace[name]` on every case in the folder and write the outcomes one by one.
 
@@ -58,11 +76,12 @@ def run_probe(name: str, folder: str, namespace: dict[str, Any], out: str = "out
     function = namespace.get(name)
     torch.set_num_threads(1)
     for i in range(job["cases"]):
-        case = codec.unpack(reader(root / "in", str(i)), ours=True)
-        if callable(function):
-            outcome = PROBES[job["probe"]](function, case)
-        else:
-            outcome = {"raises": "NameError", "_message": f"{name} is not defined"}
+        with _usual_settings():
+            case = codec.unpack(reader(root / "in", str(i)), ours=True)
+            if callable(function):
+                outcome = PROBES[job["probe"]](function, case)
+            else:
+                outcome = {"raises": "NameError", "_message": f"{name} is not defined"}
         try:
             files = codec.pack(outcome)
         except NotPlain as error:

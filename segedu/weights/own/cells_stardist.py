@@ -78,6 +78,7 @@ def make(build: Callable, loss: Callable, targets: Targets, label_map_of: LabelM
     model = build()
     losses = train(model, loss, targets, pairs)
     spent = round(time.process_time() - start)
+    model.half().float()  # the precision of the file
     log = {
         "cells_version": CELLS_VERSION,
         "scenes": SCENES,
@@ -87,7 +88,7 @@ def make(build: Callable, loss: Callable, targets: Targets, label_map_of: LabelM
         "cpu_seconds_of_training": spent,
         "instance_accuracy_on_new_scenes": accuracy(model, label_map_of),
     }
-    making.write(model, file, log)
+    making.write(model.half(), file, log)
 
 
 if __name__ == "__main__":

@@ -206,6 +206,7 @@ def main(steps: int = STEPS, seed: int = SEED, file: Path = FILE) -> None:
     images = draw(SCENES)
     training_start = time.process_time()
     vit, losses = train(images, steps, seed)
+    vit.half()  # the precision of the file
     save_file({name: tensor.contiguous() for name, tensor in vit.state_dict().items()}, file)
     log = {
         "street_version": STREET_VERSION,

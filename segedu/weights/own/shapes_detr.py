@@ -77,6 +77,7 @@ def make() -> None:
         print(curve[-1], flush=True)
 
     losses = train(model, samples, watch=watch)
+    model.half().float()  # the precision of the file
     log = {
         "shapes_version": SHAPES_VERSION,
         "scenes": SCENES,
@@ -87,7 +88,7 @@ def make() -> None:
         "on_new_scenes": precision(model, held_out),
         "curve": curve,
     }
-    making.write(model, FILE, log)
+    making.write(model.half(), FILE, log)
 
 
 if __name__ == "__main__":

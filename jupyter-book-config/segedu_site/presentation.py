@@ -1,0 +1,97 @@
+"""What a finished page needs beyond the theme's templates: accessible names, small icons, fewer scripts, a footer.
+
+The theme's templates are changed in their output, one rule per function. A rule whose pattern does not occur changes
+nothing, so another version of the theme still builds.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from segedu_site import icons
+
+VIEWPORT = re.compile(r'\s*<meta name="viewport"[^>]*>')
+SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>')
+CHAPTER = re.compile(
+    r'(<a class="[^"]*reference internal" href="[^"]*">(?P<title>.*?)</a>\s*<details[^>]*>\s*)<summary>', re.DOTALL
+)
+UNNAMED_TOGGLE = re.compile(r'(<button class="sidebar-toggle (primary|secondary)-toggle[^"]*")')
+SIDEBARS = {"primary": "Show or hide the table of contents", "secondary": "Show or hide the contents of this page"}
+
+
+def one_viewport(page: str) -> str:
+    """Keep the first of several equal `viewport` elements."""
+    first = VIEWPORT.search(page)
+    if first is None:
+        return page
+    return page[: first.end()] + VIEWPORT.sub("", page[first.end() :])
+
+
+def search_on_its_own_page(page: str) -> str:
+    """Load the search index only where it is used: the search page, and pages that search while a reader types."""
+    if "search_as_you_type = true" in page or 'id="search-results"' in page:
+        return page
+    return SEARCH.sub("", page)
+
+
+def named_chapters(page: str) -> str:
+    """Name the buttons that unfold chapters in the navigation; the theme gives them an icon only."""
+
+    def named(found: re.Match) -> str:
+        title = " ".join(re.sub("<[^>]*>", "", found["title"]).split())
+        return f'{found[1]}<summary aria-label="Pages of {html.escape(html.unescape(title))}">'
+
+    return CHAPTER.sub(named, page)
+
+
+def names_that_are_visible(page: str) -> str:
+    """Remove names for screen readers that differ from the visible text, and give names to buttons without text."""
+    page = page.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    page = re.sub(r'(<button class="btn search-button-field[^>]*?) aria-label="Search"', r"\1", page)
+    return UNNAMED_TOGGLE.sub(lambda found: f'{found[1]} aria-label="{SIDEBARS[found[2]]}"', page)
+
+
+def plain_references(page: str) -> str:
+    """Remove roles from the list of references: one is deprecated, the other does not allow what the list holds."""
+    page = page.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+    return page.replace(' role="doc-biblioentry"', "")
+
+
+RULES: tuple[Callable[[str], str], ...] = (
+    one_viewport,
+    search_on_its_own_page,
+    named_chapters,
+    names_that_are_visible,
+    plain_references,
+    icons.replace,
+)
+
+
+def finish(page: str) -> str:
+    """Apply every rule to the HTML of a page."""
+    for rule in RULES:
+        page = rule(page)
+    return page
+
+
+def finish_rendered_pages(app: Sphinx) -> None:
+    """Let the builder's templates return finished pages."""
+    templates = getattr(app.builder, "templates", None)
+    if app.builder.format != "html" or templates is None:
+        return
+    render = templates.render
+
+    def finished(name: str, context: dict[str, Any]) -> str:
+        page = render(name, context)
+        return finish(page) if "</html>" in page else page
+
+    templates.render = finished
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("builder-inited", finish_rendered_pages)

@@ -1,0 +1,304 @@
+"""SAM in a page of the book, in Chromium without a network: its masks are those of the library, by mouse and keyboard."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_book
+import torch
+from PIL import Image
+from segedu_site import onnxruntime_web, sam_demonstration
+from segedu_site.networks import SAM, Files
+from torch import Tensor
+
+from segedu.promptable.sam.sam import fit_images, full_size
+from segedu.weights import load
+
+BUILD = small_book.ROOT / "_build"
+PAGE = """# A network in the page
+
+{numref}`fig-sam-here` shows SAM.
+
+```{network} sam
+:name: fig-sam-here
+
+A click and the three masks that SAM predicts for it.
+```
+"""
+READY = "() => ['ready', 'failed'].includes(document.querySelector('.network').dataset.state)"
+STATE = """async () => {
+    const page = document.querySelector('.network').demonstration;
+    await page.busy;
+    const { points, box, results, chosen, corrects } = page.state;
+    return {
+        points, box, chosen, corrects, status: page.status.textContent, crosshair: page.crosshair,
+        picture: { name: page.picture.name, width: page.picture.width, height: page.picture.height },
+        shown: [...page.masks.children].map((button) => [button.textContent, button.getAttribute('aria-pressed')]),
+        masks: results.map(({ mask }) => Array.from(mask)), scores: results.map(({ score }) => score),
+    };
+}"""
+MODEL = functools.cache(functools.partial(load, sam_demonstration.WEIGHTS))
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A book of one page; what a build of the whole book has already obtained or exported is used again."""
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+    try:
+        onnxruntime_web.package(BUILD / "npm")
+    except onnxruntime_web.Unavailable as reason:
+        pytest.skip(f"no onnxruntime-web: {reason}")
+    folder = tmp_path_factory.mktemp("network")
+    (folder / "_build").mkdir()
+    (folder / "_build" / "npm").symlink_to(BUILD / "npm")
+    if (BUILD / "networks").is_dir():
+        shutil.copytree(BUILD / "networks", folder / "_build" / "networks")
+    status, said = small_book.build(folder, PAGE)
+    assert status == 0, said
+    return folder / "_build" / "html"
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def served(book: Path) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=book))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+class Visit:
+    """A tab that can reach nothing but the book, and what it complained of."""
+
+    def __init__(self, browser: Any, root: str, **options: Any) -> None:
+        self.context = browser.new_context(viewport={"width": 1200, "height": 900}, **options)
+        self.root, self.outside, self.errors = root, [], []
+        self.context.route("**/*", self._only_the_book)
+        self.tab = self.context.new_page()
+        self.tab.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def _only_the_book(self, route: Any) -> None:
+        if route.request.url.startswith((self.root, "data:", "blob:")):
+            route.continue_()
+        else:
+            self.outside.append(route.request.url)
+            route.abort()
+
+    def open(self, script: str = "") -> Visit:
+        if script:
+            self.context.add_init_script(script)
+        self.tab.goto(f"{self.root}course/index.html", wait_until="load")
+        return self
+
+    def start(self) -> Visit:
+        self.tab.locator(".network").scroll_into_view_if_needed()
+        self.tab.wait_for_function(READY, timeout=240_000)  # other tests may use all processors
+        return self
+
+    def state(self) -> dict[str, Any]:
+        return self.tab.evaluate(STATE)
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Centre of a pixel of the image, in pixels of the screen."""
+        area, picture = self.tab.locator(".network-stage").bounding_box(), self.state()["picture"]
+        return (
+            area["x"] + (x + 0.5) / picture["width"] * area["width"],
+            area["y"] + (y + 0.5) / picture["height"] * area["height"],
+        )
+
+    def show(self, name: str) -> Visit:
+        self.tab.click(f"[data-picture={name}]")
+        self.tab.wait_for_function(f"() => document.querySelector('.network').demonstration.picture.name === '{name}'")
+        self.tab.locator(".network-stage").scroll_into_view_if_needed()
+        return self
+
+
+@pytest.fixture(scope="module", params=["http", "file"])
+def visit(request: pytest.FixtureRequest, browser: Any, book: Path) -> Iterator[Visit]:
+    """The page from a server, and from a folder."""
+    root = request.getfixturevalue("served") if request.param == "http" else f"{book.as_uri()}/"
+    visit = Visit(browser, root).open().start()
+    assert visit.tab.get_attribute(".network", "data-state") == "ready", visit.tab.inner_text(".network")
+    yield visit
+    visit.context.close()
+
+
+def image_of(name: str) -> Tensor:
+    picture = next(picture for picture in sam_demonstration.PICTURES if picture.name == name)
+    return torch.from_numpy(sam_demonstration.pixels(picture).copy()).permute(2, 0, 1).float() / 255
+
+
+def decode(image: Tensor, previous: Tensor | None = None, **prompts: Any) -> dict[str, Tensor]:
+    """The library's four masks for one prompt, as logits at the size of the image; the low logits and the scores."""
+    model, given = MODEL(), {}
+    if prompts.get("points"):
+        given["point_coords"] = torch.tensor([[[p["x"], p["y"]] for p in prompts["points"]]]).float()
+        given["point_labels"] = torch.tensor([[p["label"] for p in prompts["points"]]])
+    if prompts.get("box"):
+        given["boxes"] = torch.tensor([prompts["box"]]).float()
+    if previous is not None:
+        given["mask_inputs"] = previous
+    with torch.no_grad():
+        outputs = model(image[None], **given, multimask_output=None)
+    logits = full_size(outputs["mask_logits"], model.image_size, outputs["size"])[0]
+    return {"logits": logits, "low": outputs["mask_logits"], "scores": outputs["iou_scores"][0]}
+
+
+def check_masks(state: dict[str, Any], expected: dict[str, Tensor]) -> None:
+    """All four masks and scores are the library's, but for pixels at which the rounding of float32 decides."""
+    threshold = MODEL().mask_threshold
+    torch.testing.assert_close(torch.tensor(state["scores"]), expected["scores"], rtol=0, atol=1e-3)
+    for pixels, logits in zip(state["masks"], expected["logits"], strict=True):
+        theirs, ours = torch.tensor(pixels, dtype=torch.bool).reshape(logits.shape), logits > threshold
+        decided = (logits - threshold).abs() > 1e-4
+        union = ((ours | theirs) & decided).sum()
+        assert not union or ((ours & theirs) & decided).sum() / union >= 0.999
+
+
+def test_the_example_has_three_masks_and_the_best_is_shown(visit: Visit) -> None:
+    state = visit.show("shapes").state()
+    check_masks(state, decode(image_of("shapes"), points=state["points"]))
+    assert state["chosen"] == 1 + int(np.argmax(state["scores"][1:]))
+    assert [pressed for _, pressed in state["shown"]] == [str(i == state["chosen"] - 1).lower() for i in range(3)]
+    assert "example" in state["status"] and not visit.tab.locator(".network > figure").is_visible()
+
+
+def test_clicks_by_mouse_and_undo(visit: Visit) -> None:
+    visit.show("shapes").tab.mouse.click(*visit.at(40, 46))
+    first = visit.state()
+    assert first["points"] == [{"x": 40, "y": 46, "label": 1}]
+    image = image_of("shapes")
+    expected = decode(image, points=first["points"])
+    check_masks(first, expected)
+    visit.tab.keyboard.down("Shift")
+    visit.tab.mouse.click(*visit.at(55, 70))
+    visit.tab.keyboard.up("Shift")
+    second = visit.state()
+    assert second["points"][1:] == [{"x": 55, "y": 70, "label": 0}] and second["chosen"] == 0
+    check_masks(second, decode(image, expected["low"][:, first["chosen"]], points=second["points"]))
+    assert "1 foreground point, 1 background point" in second["status"]
+    visit.tab.click("[data-do=undo]")
+    restored = visit.state()
+    assert all(restored[key] == first[key] for key in ("points", "box", "chosen", "shown", "scores", "masks"))
+    visit.tab.click("[data-do=clear]")
+    assert visit.state()["points"] == [] and visit.state()["shown"] == []
+
+
+def test_a_box_by_dragging(visit: Visit) -> None:
+    visit.show("street").tab.click("[data-do=clear]")
+    visit.tab.mouse.move(*visit.at(65.5, 39.5))
+    visit.tab.mouse.down()
+    visit.tab.mouse.move(*visit.at(93.5, 59.5), steps=4)
+    visit.tab.mouse.up()
+    state = visit.state()
+    assert state["box"] == [66, 40, 94, 60] and state["points"] == []
+    check_masks(state, decode(image_of("street"), box=state["box"]))
+
+
+def test_by_keyboard_alone(visit: Visit) -> None:
+    visit.show("cells").tab.locator(".network-stage").focus()
+    press = visit.tab.keyboard.press
+    press("Escape")
+    for key in ("ArrowLeft", "ArrowUp", "Shift+ArrowRight", "Enter"):
+        press(key)
+    first = visit.state()
+    assert first["points"] == [{"x": 31, "y": 30, "label": 1}]
+    expected = decode(image_of("cells"), points=first["points"])
+    check_masks(first, expected)
+    for key in ("3", "ArrowDown", "Shift+Enter"):
+        press(key)
+    second = visit.state()
+    assert second["points"][1:] == [{"x": 31, "y": 32, "label": 0}]
+    check_masks(second, decode(image_of("cells"), expected["low"][:, 3], points=second["points"]))
+    press("Backspace")
+    assert visit.state()["points"] == first["points"] and visit.state()["chosen"] == 3
+    press("Control+z")
+    assert visit.state()["points"] == []
+    for key in ("b", "ArrowRight", "ArrowDown", "b"):
+        press(key)
+    assert visit.state()["box"] == [31, 32, 34, 35]
+    visit.tab.wait_for_function("() => document.querySelector('.network-status').textContent.includes('a box')")
+    assert visit.tab.get_attribute(".network-app .network-status", "aria-live") == "polite"
+
+
+def test_an_image_of_the_readers_own(visit: Visit, tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (57, 131, 3), dtype=np.uint8)
+    Image.fromarray(array).save(tmp_path / "mine.png")
+    visit.tab.set_input_files(".network-upload input", tmp_path / "mine.png")
+    visit.tab.wait_for_function("() => document.querySelector('.network').demonstration.picture.name === 'own'")
+    visit.tab.mouse.click(*visit.at(60, 20))
+    state = visit.state()
+    check_masks(state, decode(torch.from_numpy(array).permute(2, 0, 1).float() / 255, points=state["points"]))
+
+
+@pytest.mark.parametrize("size", [(57, 131), (300, 40), (96, 96), (411, 333)])
+def test_resizing_equals_pillows(visit: Visit, size: tuple[int, int]) -> None:
+    array = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    script = "([rgb, size]) => Array.from(segeduNetworks.image.samInput(rgb, size, 96, [0.25, 0.5, 0.75]))"
+    found = np.array(visit.tab.evaluate(script, [array.ravel().tolist(), list(size)])).reshape(3, 96, 96)
+    expected = np.broadcast_to(np.array([0.25, 0.5, 0.75])[:, None, None], (3, 96, 96)).copy()
+    fitted = fit_images(torch.from_numpy(array).permute(2, 0, 1)[None].float() / 255, 96)[0].numpy()
+    expected[:, : fitted.shape[1], : fitted.shape[2]] = fitted
+    # Versions of Pillow differ in the order of the axes for tall images, and so in the rounding of some bytes.
+    tolerance = 1.01 / 255 if size[0] > 2 * size[1] else 1e-7
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+def test_nothing_is_asked_of_another_host_and_nothing_fails(visit: Visit) -> None:
+    assert visit.outside == [] and visit.errors == []
+
+
+def test_without_webassembly_the_figure_stays_and_the_page_says_why(browser: Any, served: str) -> None:
+    visit = Visit(browser, served).open("delete window.WebAssembly").start()
+    try:
+        assert "no WebAssembly" in visit.tab.inner_text(".network")
+        assert visit.tab.locator(".network > figure img").is_visible()
+    finally:
+        visit.context.close()
+
+
+def test_without_javascript_the_figure_is_there(browser: Any, served: str) -> None:
+    visit = Visit(browser, served, java_script_enabled=False).open()
+    try:
+        assert visit.tab.locator(".network > figure img").is_visible()
+        assert visit.tab.locator(".network button").count() == 0
+    finally:
+        visit.context.close()
+
+
+def test_a_build_without_node_says_so_and_keeps_the_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(onnxruntime_web.shutil, "which", lambda name: None)
+    monkeypatch.setattr(onnxruntime_web, "find_spec", lambda name: None)
+    made = Files("sam", tmp_path).make()
+    assert "neither Node.js" in made.reason
+    assert Path(made.figure).is_file() and "three masks" in made.alt
+
+
+@pytest.mark.parametrize(
+    "fetch", ["cp garbage onnxruntime-web-1.30.0.tgz", "exit 1"], ids=["another package", "no network"]
+)
+def test_only_the_published_package_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fetch: str) -> None:
+    (tmp_path / "garbage").write_bytes(b"not the package")
+    monkeypatch.setattr(onnxruntime_web, "npm", lambda: ["sh", "-c", fetch])
+    with pytest.raises(onnxruntime_web.Unavailable, match="not the published one|could not fetch"):
+        onnxruntime_web.package(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["garbage"]
+
+
+def test_every_script_of_the_demonstration_exists() -> None:
+    missing: Callable[[str], bool] = lambda name: not (small_book.CONFIG / "static" / name).is_file()  # noqa: E731
+    assert [name for name in SAM.scripts if missing(name)] == []
