@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import matplotlib
@@ -26,6 +27,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set SEGEDU_DATA to the folder that holds nuclei_grouped/ and others")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, driven by playwright, headless."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test does it")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium, or set CHROMIUM to its path")
+    with playwright.sync_playwright() as player:
+        chromium = player.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 SITE = ("test_book_site", "test_book_browser", "test_accessibility", "test_book_jupyter_book_1")

@@ -43,6 +43,7 @@ class Question:
 
     @property
     def name(self) -> str:
+        """Chapter and number, such as "6 2"."""
         return f"{self.chapter} {self.number}"
 
 

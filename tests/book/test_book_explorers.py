@@ -58,21 +58,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]
     server.server_close()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        except sync_api.Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
-        yield browser
-        browser.close()
-
-
 @pytest.mark.parametrize("where", [0, 1], ids=["server", "folder"])
-def test_keys_move_the_explorer(chromium, pages, where: int) -> None:
-    page = chromium.new_page()
+def test_keys_move_the_explorer(browser, pages, where: int) -> None:
+    page = browser.new_page()
     problems, elsewhere = [], []
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -113,8 +101,8 @@ def test_firefox(pages) -> None:
         pytest.skip(str(error))
 
 
-def test_a_handle_follows_the_mouse(chromium, pages) -> None:
-    page = chromium.new_page()
+def test_a_handle_follows_the_mouse(browser, pages) -> None:
+    page = browser.new_page()
     page.goto(pages[0])
     handle = page.locator(".ex-handle").first
     handle.wait_for()
@@ -129,8 +117,8 @@ def test_a_handle_follows_the_mouse(chromium, pages) -> None:
     page.close()
 
 
-def test_stills_are_folded_and_their_caption_stays(chromium, pages) -> None:
-    page = chromium.new_page()
+def test_stills_are_folded_and_their_caption_stays(browser, pages) -> None:
+    page = browser.new_page()
     page.goto(pages[1])
     page.get_by_label("x of the centre", exact=True).wait_for()
     assert page.locator("figcaption").is_visible() and not page.locator("figure img").is_visible()
@@ -139,8 +127,8 @@ def test_stills_are_folded_and_their_caption_stays(chromium, pages) -> None:
     page.close()
 
 
-def test_without_javascript_the_stills_are_seen(chromium, pages) -> None:
-    context = chromium.new_context(java_script_enabled=False)
+def test_without_javascript_the_stills_are_seen(browser, pages) -> None:
+    context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(pages[0])
     assert page.locator("figure img").is_visible() and page.locator("input[type=range]").count() == 0

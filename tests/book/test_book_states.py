@@ -46,18 +46,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "_build" / "html"
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        except sync_api.Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
-        yield browser
-        browser.close()
-
-
 def test_page_holds_two_pictures_and_a_template_of_the_others(site: Path) -> None:
     text = (site / "course" / "index.html").read_text()
     figure, template = (
@@ -71,8 +59,8 @@ def test_page_holds_two_pictures_and_a_template_of_the_others(site: Path) -> Non
     )
 
 
-def test_controls_choose_a_picture(chromium, site: Path) -> None:
-    page = chromium.new_page()
+def test_controls_choose_a_picture(browser, site: Path) -> None:
+    page = browser.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto((site / "course" / "index.html").as_uri())
@@ -95,8 +83,8 @@ def test_controls_choose_a_picture(chromium, site: Path) -> None:
     page.close()
 
 
-def test_without_javascript_two_pictures_are_seen(chromium, site: Path) -> None:
-    context = chromium.new_context(java_script_enabled=False)
+def test_without_javascript_two_pictures_are_seen(browser, site: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((site / "course" / "index.html").as_uri())
     assert [image.is_visible() for image in page.locator("figure img").all()] == [True, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import nbformat
@@ -14,7 +15,7 @@ def cell(name: str, role: str, source: str) -> nbformat.NotebookNode:
 
 
 def notebook(*cells: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    return nbformat.v4.new_notebook(cells=list(cells))
+    return nbformat.v4.new_notebook(cells=deepcopy(list(cells)))
 
 
 CELLS = (
@@ -42,7 +43,11 @@ def test_a_solution_runs_once_for_each_state_of_the_library(solution: Path, tmp_
     assert lab_pages.outputs_of(solution, cache, "new", run=False) == {}
 
 
-OUTPUTS = {"f": [], "check_f": [{"name": "stdout", "text": "passed"}], "figure": [{"name": "stdout", "text": "7"}]}
+OUTPUTS = {
+    "f": [],
+    "check_f": [nbformat.v4.new_output("stream", name="stdout", text="passed")],
+    "figure": [nbformat.v4.new_output("stream", name="stdout", text="7")],
+}
 
 
 def test_a_lab_has_a_slot_for_the_check_and_says_whose_function_drew_a_figure():

@@ -41,7 +41,7 @@ def test_a_lab_belongs_to_the_chapter_that_the_header_names(path: str) -> None:
         ("panoptic/mask2former/pixel_decoder", "transformers", ""),
         ("panoptic/oneformer_text", "transformers", ""),
         ("promptable/sam/mask_decoder", "segment-anything", ""),
-        ("promptable/sam/sam", "segment-anything", "shapes_sam"),
+        ("promptable/sam/sam", "segment-anything", "shapes_sam photo_sam"),
         ("detection/detr", "transformers", "shapes_detr"),
         ("instance/solov2", "mmdet, a record of it", "shapes_solov2"),
         ("instance/yolo11_seg", "ultralytics", ""),
@@ -53,7 +53,7 @@ def test_a_lab_belongs_to_the_chapter_that_the_header_names(path: str) -> None:
 def test_what_a_method_is_compared_with_and_its_small_weights(path: str, compared: str, ours: str) -> None:
     method = FOUND[f"segedu/{path}.py"]
     assert (compared in methods.peers(methods.tests_of(method))) == bool(compared)
-    assert methods.weights(method)[0] == ([ours] if ours else [])
+    assert methods.weights(method)[0] == ours.split()
     if not compared:
         assert methods.peers(methods.tests_of(method)) == []
 

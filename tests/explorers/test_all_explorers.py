@@ -23,22 +23,22 @@ TEXT_SIZES = (
 
 
 @pytest.fixture(params=names())
-def mounted(request, browser):
-    browser.load(request.param)
-    browser.page.set_content("<html lang='en'><head></head><body></body></html>")
-    browser.page.add_style_tag(path=str(FOLDER / "explorers.css"))
+def mounted(request, explorers):
+    explorers.load(request.param)
+    explorers.page.set_content("<html lang='en'><head></head><body></body></html>")
+    explorers.page.add_style_tag(path=str(FOLDER / "explorers.css"))
     errors: list[str] = []
-    browser.page.on("pageerror", lambda error: errors.append(str(error)))
-    browser.page.evaluate(MOUNT, request.param)
-    yield request.param, browser
+    explorers.page.on("pageerror", lambda error: errors.append(str(error)))
+    explorers.page.evaluate(MOUNT, request.param)
+    yield request.param, explorers
     assert errors == []
 
 
 def test_each_control_changes_the_picture(mounted) -> None:
-    name, browser = mounted
-    page = browser.page
+    name, explorers = mounted
+    page = explorers.page
     unchanged = []
-    for control in browser.controls(name):
+    for control in explorers.controls(name):
         if control.get("hidden"):
             continue  # only the figure changes it
         page.evaluate(MOUNT, name)
@@ -60,25 +60,25 @@ def test_each_control_changes_the_picture(mounted) -> None:
 
 
 def test_nothing_is_undefined(mounted) -> None:
-    name, browser = mounted
-    for state in browser.states(name, 25, seed=1):
-        browser.page.evaluate("(values) => window.state.set(values)", state)
-        assert browser.page.evaluate(UNDEFINED) == [], state
-        words = browser.page.evaluate("(name) => modules[name].describe(state.values, state.result)", name)
+    name, explorers = mounted
+    for state in explorers.states(name, 25, seed=1):
+        explorers.page.evaluate("(values) => window.state.set(values)", state)
+        assert explorers.page.evaluate(UNDEFINED) == [], state
+        words = explorers.page.evaluate("(name) => modules[name].describe(state.values, state.result)", name)
         assert len(words) > 20 and "NaN" not in words and "undefined" not in words, (state, words)
 
 
 def test_labels_are_legible(mounted) -> None:
-    _, browser = mounted
-    sizes = browser.page.evaluate(TEXT_SIZES)
+    _, explorers = mounted
+    sizes = explorers.page.evaluate(TEXT_SIZES)
     assert sizes and min(sizes) >= SMALLEST_LABEL
 
 
 def test_panels_fit_a_telephone(mounted) -> None:
-    _, browser = mounted
-    browser.page.set_viewport_size({"width": 390, "height": 800})
-    overflow = browser.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    browser.page.set_viewport_size({"width": 1280, "height": 800})
+    _, explorers = mounted
+    explorers.page.set_viewport_size({"width": 390, "height": 800})
+    overflow = explorers.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    explorers.page.set_viewport_size({"width": 1280, "height": 800})
     assert overflow <= 0
 
 

@@ -44,9 +44,9 @@ def expected(stride: int, sizes: str, ratios: str, positive_iou: float, force_be
     }
 
 
-def test_equals_python(browser, double_precision) -> None:
-    states = browser.states("anchors", 80)
-    results = browser.compute("anchors", states)
+def test_equals_python(explorers, double_precision) -> None:
+    states = explorers.states("anchors", 80)
+    results = explorers.compute("anchors", states)
     labels, without_anchor = set(), set()
     for state, result in zip(states, results, strict=True):
         target = expected(**{name: value for name, value in state.items() if name not in ("x", "y")})

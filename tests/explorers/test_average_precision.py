@@ -35,14 +35,14 @@ def expected(threshold: float, score: float, correct: bool, monkeypatch: pytest.
     }
 
 
-def test_equals_python(browser, monkeypatch) -> None:
-    first, *states = browser.states("average_precision", 80)
+def test_equals_python(explorers, monkeypatch) -> None:
+    first, *states = explorers.states("average_precision", 80)
     assert (first["score"], first["correct"]) == (SCORES[-1], HITS[-1])  # the list of the Python widget
     states += [
         {**first, "score": score, "correct": correct} for score in SCORES[:4] for correct in (True, False)
     ]  # ties
     kept, recalls = set(), set()
-    for state, result in zip([first, *states], browser.compute("average_precision", [first, *states]), strict=True):
+    for state, result in zip([first, *states], explorers.compute("average_precision", [first, *states]), strict=True):
         target = expected(**state, monkeypatch=monkeypatch)
         assert_equal(result, target, f"{state}")
         kept.add(target["counts"]["true_positive"] + target["counts"]["false_positive"])

@@ -35,12 +35,12 @@ def expected(state: dict) -> dict:
     }
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("box_deltas", 80)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("box_deltas", 80)
     near = {"x": 28.0, "y": 23.0, "width": 15.0, "height": 18.0}  # few random objects overlap their anchor well
     states += [{**state, **near} for state in states[3:13]]
     overlaps = []
-    for state, result in zip(states, browser.compute("box_deltas", states), strict=True):
+    for state, result in zip(states, explorers.compute("box_deltas", states), strict=True):
         target = expected(state)
         assert_equal(result, target, f"{state}")
         overlaps.append((target["anchor_iou"], target["iou"]))
@@ -48,8 +48,8 @@ def test_equals_python(browser) -> None:
     assert min(anchor_iou) == 0 and max(anchor_iou) > 0.5 and min(iou) < 0.2 and max(iou) > 0.9
 
 
-def test_deltas_do_not_depend_on_the_scale(browser) -> None:
-    first = browser.states("box_deltas", 3)[0]
-    small, large = browser.compute("box_deltas", [{**first, "scale": 0.5}, {**first, "scale": 4.0}])
+def test_deltas_do_not_depend_on_the_scale(explorers) -> None:
+    first = explorers.states("box_deltas", 3)[0]
+    small, large = explorers.compute("box_deltas", [{**first, "scale": 0.5}, {**first, "scale": 4.0}])
     assert_equal(large, {"deltas": small["deltas"], "iou": small["iou"]}, "scale 4 against 0.5")
     assert large["pixels"] == pytest.approx(8 * small["pixels"])

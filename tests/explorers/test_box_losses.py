@@ -40,8 +40,8 @@ def value_and_gradient(loss, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.T
     return values.detach(), gradient
 
 
-def test_losses_and_gradients_equal_python(browser) -> None:
-    states = browser.states("box_losses", 100)
+def test_losses_and_gradients_equal_python(explorers) -> None:
+    states = explorers.states("box_losses", 100)
     # a box that touches the target, boxes inside it and around it, and equal sides
     states += [
         states[0] | {"x": x, "y": y, "width": w, "height": h}
@@ -51,7 +51,7 @@ def test_losses_and_gradients_equal_python(browser) -> None:
     ious = 1 - value_and_gradient(iou_box_loss, boxes)[0]
     assert {iou > 0 for iou in ious.tolist()} == {True, False} and float(ious.max()) == 1
     targets = [value_and_gradient(loss, boxes) for loss in LOSSES]
-    results = browser.page.evaluate(WITHOUT_RACES, [states])
+    results = explorers.page.evaluate(WITHOUT_RACES, [states])
     for i, (state, result) in enumerate(zip(states, results, strict=True)):
         values = {
             "losses": [value[i] for value, _ in targets],
@@ -60,10 +60,10 @@ def test_losses_and_gradients_equal_python(browser) -> None:
         assert_equal(result, values, f"{state}")
 
 
-def test_every_step_of_the_races_is_a_gradient_step(browser) -> None:
+def test_every_step_of_the_races_is_a_gradient_step(explorers) -> None:
     """Whole paths of 600 steps are not compared, because rounding errors grow where a box oscillates."""
-    states = browser.states("box_losses", 50, seed=3)
-    results = browser.compute("box_losses", states)
+    states = explorers.states("box_losses", 50, seed=3)
+    results = explorers.compute("box_losses", states)
     paths = torch.tensor([result["boxes"] for result in results], dtype=torch.float64)  # (N, 5, STEPS + 1, 4)
     assert torch.equal(paths[:, 0, 0], first_boxes(states))
     rate = RATE * (1 - torch.arange(STEPS, dtype=torch.float64) / STEPS)[:, None]
@@ -75,8 +75,8 @@ def test_every_step_of_the_races_is_a_gradient_step(browser) -> None:
         assert_equal([result["best"][k] for result in results], ious.amax(dim=1).tolist(), f"loss {k}")
 
 
-def test_race_of_the_page(browser) -> None:
-    first = browser.states("box_losses", 3)[0]
+def test_race_of_the_page(explorers) -> None:
+    first = explorers.states("box_losses", 3)[0]
     assert first_boxes([first]).tolist() == [[22, 12, 30, 20]]
-    (result,) = browser.compute("box_losses", [first])
+    (result,) = explorers.compute("box_losses", [first])
     assert result["best"] == pytest.approx([max(race(loss)) for loss in LOSSES], abs=0.01)

@@ -10,8 +10,8 @@ from segedu.teaching.widgets.metrics import measures
 pytestmark = pytest.mark.browser
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("boxes", 80)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("boxes", 80)
     assert {measures(**state)["iou"] > 0 for state in states} == {True, False}
-    for state, result in zip(states, browser.compute("boxes", states), strict=True):
+    for state, result in zip(states, explorers.compute("boxes", states), strict=True):
         assert_equal(result, measures(**state), f"{state}")

@@ -39,10 +39,10 @@ def expected(state: dict) -> dict:
     }
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("convolution", 80)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("convolution", 80)
     targets = [expected(state) for state in states]
     assert {target["out"] > 0 for target in targets} == {True, False}
     assert {target.get("unused", 0) > 0 for target in targets} == {True, False}
-    for state, target, result in zip(states, targets, browser.compute("convolution", states), strict=True):
+    for state, target, result in zip(states, targets, explorers.compute("convolution", states), strict=True):
         assert_equal(result, target, f"{state}")

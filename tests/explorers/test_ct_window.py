@@ -37,10 +37,10 @@ def test_slice_is_that_of_the_library() -> None:
     np.testing.assert_array_equal(labels(), np.asarray(volume["semantic"])[14])
 
 
-def test_equals_python(browser) -> None:
+def test_equals_python(explorers) -> None:
     hu, label_map = hounsfield_units(), labels()
-    states, contrasts = browser.states("ct_window", 80), []
-    for state, result in zip(states, browser.compute("ct_window", states), strict=True):
+    states, contrasts = explorers.states("ct_window", 80), []
+    for state, result in zip(states, explorers.compute("ct_window", states), strict=True):
         grey = apply_window(hu, state["level"], state["width"])
         x, y = int(state["x"]), int(state["y"])
         organs = {}

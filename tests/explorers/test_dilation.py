@@ -44,12 +44,12 @@ def expected(state: dict) -> dict:
     }
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("dilation", 60)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("dilation", 60)
     states += [states[0] | {"first": a, "second": b, "third": c} for a, b, c in ((1, 2, 4), (1, 3, 9), (1, 2, 5))]
     targets = [expected(state) for state in states]
     assert {target["used"] == target["field"] for target in targets} == {True, False}
     assert {target["shared"] == 0 for target in targets} == {True, False}
     assert {len(target["rates"]) for target in targets} == {1, 2, 3, 4}
-    for state, target, result in zip(states, targets, browser.compute("dilation", states), strict=True):
+    for state, target, result in zip(states, targets, explorers.compute("dilation", states), strict=True):
         assert_equal(result, target, f"{state}")

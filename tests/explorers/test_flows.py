@@ -23,18 +23,18 @@ def path_of(scene: str, x: int, y: int, steps: int) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_labels_and_flow_equal_python(browser, scene: str) -> None:
-    result = browser.compute("flows", [{"step": 0, "scene": scene, "x": 0, "y": 0}])[0]
+def test_labels_and_flow_equal_python(explorers, scene: str) -> None:
+    result = explorers.compute("flows", [{"step": 0, "scene": scene, "x": 0, "y": 0}])[0]
     flow: Tensor = flow_of(scene)
     counts = [count_positions(particles(scene, step)) for step in range(LAST_STEP + 1)]
     expected = {"labels": draw_scene(scene), "flow": {"dy": flow[0], "dx": flow[1]}, "counts": counts}
     assert_equal(result, expected, scene)
 
 
-def test_paths_equal_python(browser) -> None:
-    states = browser.states("flows", 100)
+def test_paths_equal_python(explorers) -> None:
+    states = explorers.states("flows", 100)
     moved = {True: 0, False: 0}
-    for state, result in zip(states, browser.compute("flows", states), strict=True):
+    for state, result in zip(states, explorers.compute("flows", states), strict=True):
         step, scene = int(state["step"]), state["scene"]
         path = path_of(scene, int(state["x"]), int(state["y"]), step)
         assert_equal(result, {"ends": particles(scene, step).T, "path": path}, f"{state}")

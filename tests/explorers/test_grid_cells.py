@@ -23,10 +23,10 @@ def assert_rows(rows: list[list], text_rows: list[list[str]], where: str) -> Non
                 assert (value or "") == word, where
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("grid_cells", 120)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("grid_cells", 120)
     seen = set()
-    for state, result in zip(states, browser.compute("grid_cells", states), strict=True):
+    for state, result in zip(states, explorers.compute("grid_cells", states), strict=True):
         boxes, cells, classes = scene_boxes(state["x"], state["y"]), int(state["cells"]), CLASSES[state["classes"]]
         placed = slots(boxes, cells, classes)
         coordinates = []

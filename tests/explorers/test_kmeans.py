@@ -45,12 +45,12 @@ def expected(state: dict) -> dict:
     }
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("kmeans", 60)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("kmeans", 60)
     states.append(states[0] | {"x1": states[0]["x0"], "y1": states[0]["y0"], "step": 3})  # one cluster stays empty
     targets = [expected(state) for state in states]
     assert {0 in target["sizes"] for target in targets} == {True, False}
-    results = browser.compute("kmeans", states)
+    results = explorers.compute("kmeans", states)
     assert {state["step"] < result["last"] for state, result in zip(states, results, strict=True)} == {True, False}
     for state, target, result in zip(states, targets, results, strict=True):
         assert_equal(result, target, f"{state}")

@@ -17,10 +17,10 @@ def expected(state: dict) -> dict:
     return {name: {"loss": curve[0, 0], "derivative": curve[1, 0]} for name, curve in curves.items()}
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("losses", 100)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("losses", 100)
     states += [state | {"gamma": gamma} for state in states[:10] for gamma in (0, 0.5, 1)]
     assert {state["target"] for state in states} == {"object", "background"}
     assert {state["p"] > 0.5 for state in states} == {True, False}
-    for state, result in zip(states, browser.compute("losses", states), strict=True):
+    for state, result in zip(states, explorers.compute("losses", states), strict=True):
         assert_equal(result, expected(state), f"{state}")

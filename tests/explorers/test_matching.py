@@ -11,10 +11,10 @@ pytestmark = pytest.mark.browser
 NAMES = {"per object": CHEAPEST, "greedy": GREEDY, "smallest total": LEAST}
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("matching", 120)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("matching", 120)
     differ = {"conflict": 0, "greedy costs more": 0, "greedy is best": 0}
-    for state, result in zip(states, browser.compute("matching", states), strict=True):
+    for state, result in zip(states, explorers.compute("matching", states), strict=True):
         boxes, probabilities = predictions(state["x"], state["score"])
         boxes[0, 1] = state["y"]
         cost = costs(boxes.double(), probabilities.double())

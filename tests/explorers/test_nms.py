@@ -42,10 +42,10 @@ def expected(state: dict, monkeypatch: pytest.MonkeyPatch) -> dict:
     return {**steps._asdict(), "detected": widget.count_detected(steps.kept), "iou_with_last": iou}
 
 
-def test_equals_python(browser, monkeypatch) -> None:
-    states = browser.states("nms", 120)
+def test_equals_python(explorers, monkeypatch) -> None:
+    states = explorers.states("nms", 120)
     seen = {"detected": set(), "waiting": set(), "yours first": set()}
-    for state, result in zip(states, browser.compute("nms", states), strict=True):
+    for state, result in zip(states, explorers.compute("nms", states), strict=True):
         target = expected(state, monkeypatch)
         assert_equal(result, target, f"{state}")
         seen["detected"].add(target["detected"])
@@ -54,11 +54,11 @@ def test_equals_python(browser, monkeypatch) -> None:
     assert seen["detected"] >= {0, 1, 2, 3, 4, 5} and seen["waiting"] == seen["yours first"] == {True, False}
 
 
-def test_starts_with_the_detections_of_the_chapter(browser) -> None:
+def test_starts_with_the_detections_of_the_chapter(explorers) -> None:
     """At its first position your box leaves the same boxes as the twentieth detection of the Python widget."""
-    start = browser.states("nms", 3)[0]
+    start = explorers.states("nms", 3)[0]
     states = [{**start, "iou_threshold": threshold, "step": 20} for threshold in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)]
-    for state, result in zip(states, browser.compute("nms", states), strict=True):
+    for state, result in zip(states, explorers.compute("nms", states), strict=True):
         assert result["kept"] == widget.suppress(state["iou_threshold"], 20).kept
 
 

@@ -54,9 +54,9 @@ def expected(cell: str, sigma: float, fraction: float) -> dict:
     }
 
 
-def test_equals_python(browser, monkeypatch) -> None:
-    states, ious = browser.states("offsets", 60), []
-    for state, result in zip(states, browser.compute("offsets", states), strict=True):
+def test_equals_python(explorers, monkeypatch) -> None:
+    states, ious = explorers.states("offsets", 60), []
+    for state, result in zip(states, explorers.compute("offsets", states), strict=True):
         sample = ORIGINAL._replace(noise=state["noise"] * noise())
         monkeypatch.setattr(widget, "scene", lambda sample=sample: sample)
         widget._squares.cache_clear()

@@ -53,18 +53,18 @@ def expected(state: dict) -> dict:
     }
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("otsu", 70)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("otsu", 70)
     targets = [expected(state) for state in states]
     assert {0 < target["bright"] < 1 for target in targets} == {True, False}, "no state with an empty class"
-    for state, target, result in zip(states, targets, browser.compute("otsu", states), strict=True):
+    for state, target, result in zip(states, targets, explorers.compute("otsu", states), strict=True):
         assert_equal(result, target, f"{state}")
 
 
-def test_threshold_is_that_of_the_library(browser) -> None:
-    states = [state for state in browser.states("otsu", 60, seed=1) if state["noise"] or state["light"]]
+def test_threshold_is_that_of_the_library(explorers) -> None:
+    states = [state for state in explorers.states("otsu", 60, seed=1) if state["noise"] or state["light"]]
     assert len(states) >= 50
-    for state, result in zip(states, browser.compute("otsu", states), strict=True):
+    for state, result in zip(states, explorers.compute("otsu", states), strict=True):
         image = image_of(state).double()
         low, bins = float(image.min()), int(image.max() - image.min()) + 1  # one grey level per bin
         centre = otsu_threshold(image, bins)

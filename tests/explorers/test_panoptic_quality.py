@@ -28,11 +28,11 @@ def label_maps(split_column: int, merge: bool, dx: int, dy: int) -> tuple[np.nda
     return preds, target
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("panoptic_quality", 80)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("panoptic_quality", 80)
     states += [{"split_column": k, "merge": False, "dx": 0, "dy": 0} for k in range(8)]
     seen = set()
-    for state, result in zip(states, browser.compute("panoptic_quality", states), strict=True):
+    for state, result in zip(states, explorers.compute("panoptic_quality", states), strict=True):
         preds, target = label_maps(**{name: int(value) for name, value in state.items()})
         sides = [ranking._with_segments_info(side) for side in (preds, target)]
         quality = panoptic_quality(*sides, num_classes=2)

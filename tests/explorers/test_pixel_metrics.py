@@ -54,8 +54,8 @@ def expected(state: dict) -> dict:
     }
 
 
-def test_equals_python(browser) -> None:
-    states, draw = browser.states("pixel_metrics", 80), random.Random(0)
+def test_equals_python(explorers) -> None:
+    states, draw = explorers.states("pixel_metrics", 80), random.Random(0)
     for state in states[10:]:
         pixels = [[x, y] for x in range(WIDTH) for y in range(HEIGHT)]
         state["painted"] = draw.sample(pixels, draw.randrange(9))
@@ -64,12 +64,12 @@ def test_equals_python(browser) -> None:
     assert {target["iou"] == 0 for target in targets} == {target["iou"] == 1 for target in targets} == {True, False}
     assert {target["precision"] is None for target in targets} == {target["recall"] is None for target in targets}
     assert None in {target["recall"] for target in targets}
-    for state, target, result in zip(states, targets, browser.compute("pixel_metrics", states), strict=True):
+    for state, target, result in zip(states, targets, explorers.compute("pixel_metrics", states), strict=True):
         assert_equal(result, target, f"{state}")
 
 
-def test_click_and_keyboard_paint(browser) -> None:
-    page = browser.page.context.browser.new_page()  # Chromium captures no pointer in a page that was replaced
+def test_click_and_keyboard_paint(explorers) -> None:
+    page = explorers.page.context.explorers.new_page()  # Chromium captures no pointer in a page that was replaced
     Browser(page).load("pixel_metrics")
     page.set_content("<div></div>")
     page.add_style_tag(path=str(FOLDER / "explorers.css"))

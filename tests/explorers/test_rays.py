@@ -32,12 +32,12 @@ def expected(n_rays: int, cell: str, dx: int, dy: int) -> dict:
     }
 
 
-def test_equals_python(browser) -> None:
-    first, *states = browser.states("rays", 60)
+def test_equals_python(explorers) -> None:
+    first, *states = explorers.states("rays", 60)
     near = np.random.default_rng(0).integers(-9, 10, (40, 2)).tolist()  # most of the random pixels are background
     states += [{**state, "dx": dx, "dy": dy} for state, (dx, dy) in zip(states, near, strict=False)]
     ious = set()
-    for state, result in zip([first, *states], browser.compute("rays", [first, *states]), strict=True):
+    for state, result in zip([first, *states], explorers.compute("rays", [first, *states]), strict=True):
         target = expected(int(state["n_rays"]), state["cell"], int(state["dx"]), int(state["dy"]))
         assert_equal(result, target, f"{state}")
         ious.add(target["iou"])
@@ -45,7 +45,7 @@ def test_equals_python(browser) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_curve_of_the_middle_pixel_is_that_of_the_python_widget(browser, cell: str) -> None:
+def test_the_curve_of_the_middle_pixel_is_that_of_the_python_widget(explorers, cell: str) -> None:
     state = {"n_rays": 8, "cell": cell, "dx": 0, "dy": 0}
     target = [star_fit(cell, n_rays)[2] for n_rays in range(MIN_RAYS, MAX_RAYS + 1)]
-    assert_equal(browser.compute("rays", [state])[0], {"ious": target}, cell)
+    assert_equal(explorers.compute("rays", [state])[0], {"ious": target}, cell)

@@ -53,13 +53,13 @@ def expected(state: dict) -> dict:
     }
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("receptive_field", 80)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("receptive_field", 80)
     targets = [expected(state) for state in states]
     assert {target["used"] < len(target["paths"]) for target in targets} == {True, False}
     assert {target["start"] < 0 for target in targets} == {True, False}
     assert {len(target["fields"]) for target in targets} >= {1, 4, 5, 6}
-    for state, target, result in zip(states, targets, browser.compute("receptive_field", states), strict=True):
+    for state, target, result in zip(states, targets, explorers.compute("receptive_field", states), strict=True):
         fields = target.pop("fields")
         assert_equal(result, target, f"{state}")
         for count, (field, given) in enumerate(zip(fields, result["fields"], strict=True)):

@@ -44,10 +44,10 @@ def pooled(state: dict, nudge: float) -> tuple[Tensor, Tensor]:
     return pool[0, 0], align[0, 0]
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("roi_align", 90)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("roi_align", 90)
     jumps = {True: 0, False: 0}
-    for state, result in zip(states, browser.compute("roi_align", states), strict=True):
+    for state, result in zip(states, explorers.compute("roi_align", states), strict=True):
         (pool, align), (pool_later, align_later) = pooled(state, 0), pooled(state, widget.NUDGE)
         target = {"pool": pool, "align": align, "pool_change": pool_later - pool, "align_change": align_later - align}
         assert_equal(result, target, f"{state}")
@@ -55,10 +55,10 @@ def test_equals_python(browser) -> None:
     assert min(jumps.values()) >= 5, jumps
 
 
-def test_first_state_is_near_the_python_widget(browser) -> None:
+def test_first_state_is_near_the_python_widget(explorers) -> None:
     """Only the rounding of the brightness to bytes differs."""
-    state = browser.states("roi_align", 3)[0]
-    result = browser.compute("roi_align", [state])[0]
+    state = explorers.states("roi_align", 3)[0]
+    result = explorers.compute("roi_align", [state])[0]
     shift = torch.tensor([state["x"]])
     torch.testing.assert_close(
         torch.tensor(result["pool"]), widget.roi_pool_values(shift, 8)[0], atol=0.003, rtol=0, check_dtype=False

@@ -50,12 +50,12 @@ def expected(state: dict) -> dict:
     }
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("soft_dice", 100)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("soft_dice", 100)
     targets = [expected(state) for state in states]
     assert {0 in target["objects"] for target in targets} == {True, False}
     assert {state["smooth"] for state in states} == {0, 0.01, 1, 100}
-    for state, target, result in zip(states, targets, browser.compute("soft_dice", states), strict=True):
+    for state, target, result in zip(states, targets, explorers.compute("soft_dice", states), strict=True):
         for each, given in zip(target["derivatives"], result["derivatives"], strict=True):
             scale = max(abs(value) for value in each if value is not None) or 1  # derivatives are small numbers
             pairs = [(a / scale, b / scale) for a, b in zip(given, each, strict=True) if b is not None]

@@ -44,17 +44,17 @@ def expected(state: dict) -> dict:
     }
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("transposed_convolution", 100)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("transposed_convolution", 100)
     targets = [expected(state) for state in states]
     uneven = {len(set(sum(target["counts"], []))) > 1 for target in targets if target["out"]}
     assert {target["out"] > 0 for target in targets} == uneven == {True, False}
-    for state, target, result in zip(states, targets, browser.compute("transposed_convolution", states), strict=True):
+    for state, target, result in zip(states, targets, explorers.compute("transposed_convolution", states), strict=True):
         assert_equal(result, target, f"{state}")
 
 
-def test_bilinear_kernel_of_four_is_that_of_the_page(browser) -> None:
-    state = browser.states("transposed_convolution", 3)[0] | {"size": 1, "kernel_size": 4, "kernel": "bilinear"}
+def test_bilinear_kernel_of_four_is_that_of_the_page(explorers) -> None:
+    state = explorers.states("transposed_convolution", 3)[0] | {"size": 1, "kernel_size": 4, "kernel": "bilinear"}
     row = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4
-    (result,) = browser.compute("transposed_convolution", [state])
+    (result,) = explorers.compute("transposed_convolution", [state])
     assert_equal(result["output"], torch.outer(row, row).tolist(), "one pixel")

@@ -42,12 +42,12 @@ def expected(state: dict) -> dict:
     }
 
 
-def test_equals_python(browser) -> None:
-    states = browser.states("unet_sizes", 80)
+def test_equals_python(explorers) -> None:
+    states = explorers.states("unet_sizes", 80)
     states += [states[0] | {"size": size} for size in (188, 189, 190, 570, 571, 572, 573)]
     targets = [expected(state) for state in states]
     assert {target["legal"] == state["size"] for state, target in zip(states, targets, strict=True)} == {True, False}
-    for state, target, result in zip(states, targets, browser.compute("unet_sizes", states), strict=True):
+    for state, target, result in zip(states, targets, explorers.compute("unet_sizes", states), strict=True):
         for path in ("encoder", "decoder"):
             result[path] = [
                 [level[name] for name in ("channels", "before", "middle", "after")] for level in result[path]
@@ -57,7 +57,7 @@ def test_equals_python(browser) -> None:
             assert result["decoder"][-1][3] == unet_out_size(result["legal"], int(state["depth"]))
 
 
-def test_names_the_pooling_that_gets_an_odd_size(browser) -> None:
-    first = browser.states("unet_sizes", 3)[0]
+def test_names_the_pooling_that_gets_an_odd_size(explorers) -> None:
+    first = explorers.states("unet_sizes", 3)[0]
     states = [first | {"size": size} for size in (572, 573, 570, 576, 172)]
-    assert [result["problem"] for result in browser.compute("unet_sizes", states)] == [0, 1, 2, 3, -1]
+    assert [result["problem"] for result in explorers.compute("unet_sizes", states)] == [0, 1, 2, 3, -1]
