@@ -69,7 +69,7 @@ def test_equals_python(explorers) -> None:
 
 
 def test_click_and_keyboard_paint(explorers) -> None:
-    page = explorers.page.context.explorers.new_page()  # Chromium captures no pointer in a page that was replaced
+    page = explorers.page.context.browser.new_page()  # Chromium captures no pointer in a page that was replaced
     Browser(page).load("pixel_metrics")
     page.set_content("<div></div>")
     page.add_style_tag(path=str(FOLDER / "explorers.css"))
