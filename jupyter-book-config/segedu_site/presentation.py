@@ -18,7 +18,8 @@ from segedu_site import icons
 VIEWPORT = re.compile(r'\s*<meta name="viewport"[^>]*>')
 SEARCH = re.compile(r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>')
 CHAPTER = re.compile(
-    r'(<a class="[^"]*reference internal" href="[^"]*">(?P<title>.*?)</a>\s*<details[^>]*>\s*)<summary>', re.DOTALL
+    r'(<a class="[^"]*reference internal" href="[^"]*">(?P<title>(?:(?!</a>).)*)</a>\s*<details[^>]*>\s*)<summary>',
+    re.DOTALL,
 )
 UNNAMED_TOGGLE = re.compile(r'(<button class="sidebar-toggle (primary|secondary)-toggle[^"]*")')
 SIDEBARS = {"primary": "Show or hide the table of contents", "secondary": "Show or hide the contents of this page"}

@@ -159,7 +159,8 @@ def test_names_for_screen_readers():
     chapter = (
         '<a class="reference internal" href="x.html">5 FCN &amp; more</a><details><summary><span></span></summary>'
     )
-    assert '<summary aria-label="Pages of 5 FCN &amp; more">' in presentation.finish(chapter)
+    before = '<a class="reference internal" href="a.html">A page without pages</a></li><li>'
+    assert '<summary aria-label="Pages of 5 FCN &amp; more">' in presentation.finish(before + chapter)
     assert (
         presentation.finish('<summary aria-label="Toggle hidden content">Show</summary>') == "<summary>Show</summary>"
     )
