@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
-    # `python -m` puts the working directory there, which may hold submissions. A folder `segedu` in it has been imported
-    # by now: in such a folder, only the command `segedu` is safe
+    # `python -m` puts the working directory there, which may hold submissions. A folder `segedu` in it was imported
+    # before this line: in such a folder, only the command `segedu` is safe
     del sys.path[0]
 
 import io
