@@ -58,7 +58,11 @@ def test_every_method_with_small_weights_of_ours_is_led_somewhere(name: str) -> 
     method = NETWORKS[name][0] if name in NETWORKS else name.partition("_")[2]
     text = said("train", method, "--data", "nothing")
     of_this_method = [other for other in WEIGHTS if other.endswith(f"_{method}")]  # shapes_sam and photo_sam
-    assert any(f'load("{other}")' in text for other in of_this_method) or "There is a recipe for" in text or name in ("street_vgg", "scenes_vit")
+    assert (
+        any(f'load("{other}")' in text for other in of_this_method)
+        or "There is a recipe for" in text
+        or name in ("street_vgg", "scenes_vit")
+    )
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
