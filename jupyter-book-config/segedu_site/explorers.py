@@ -17,6 +17,7 @@ import segedu.teaching.explorers
 
 EXPLORERS = Path(segedu.teaching.explorers.__file__).parent
 STYLE = "explorers.css"
+STILLS_FIRST = 400  # the script that explorers.js and states.js use is loaded before them
 
 
 class Explorer(SphinxDirective):
@@ -37,6 +38,7 @@ class Explorer(SphinxDirective):
 def add_scripts(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
     """Load the script and the style only where a page has an explorer."""
     if doctree and any('class="live-explorer"' in node.astext() for node in doctree.findall(nodes.raw)):
+        app.add_js_file("stills.js", priority=STILLS_FIRST)
         app.add_js_file("explorers.js")
         app.add_css_file(f"explorers/{STYLE}")
 

@@ -87,7 +87,7 @@ class Files:
 
     def __init__(self, name: str, build: Path) -> None:
         self.name, self.demonstration = name, DEMONSTRATIONS[name]
-        self.npm, self.folder = build / "npm", build / "networks"
+        self.folder = build / "networks"
 
     def scripts(self, version: str) -> dict[str, Path]:
         """Name of a data script on the page -> its file."""
@@ -126,7 +126,7 @@ class Files:
         """Write the data scripts that do not exist; returns the size of all in megabytes."""
         scripts = self.scripts(version)
         runtime, pictures, weights = scripts
-        onnxruntime_web.write_runtime(self.npm, scripts[runtime])
+        onnxruntime_web.write_runtime(scripts[runtime])
         makers = {
             pictures: self.demonstration.contents_of_pictures,
             weights: lambda: self.demonstration.contents_of_network(self.folder),

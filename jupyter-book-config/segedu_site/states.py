@@ -16,6 +16,8 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 from sphinx.writers.html5 import HTML5Translator
 
+from segedu_site.explorers import STILLS_FIRST, STYLE
+
 STILLS = 3
 
 
@@ -78,8 +80,9 @@ def visit_more(writer: HTML5Translator, node: more_states) -> None:
 
 def add_script(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
     if doctree and any(doctree.findall(states_slot)):
+        app.add_js_file("stills.js", priority=STILLS_FIRST)
         app.add_js_file("states.js")
-        app.add_css_file("explorers/explorers.css")
+        app.add_css_file(f"explorers/{STYLE}")
 
 
 def skip(writer: nodes.NodeVisitor, node: nodes.Node) -> None:

@@ -1,6 +1,7 @@
 /* Puts live explorers into pages. Each lies in _static/explorers/NAME.js as a text, because on file:// a page may load a
    classic script but not a module; it is loaded when the reader comes near. The still pictures are folded below. */
 (() => {
+  const { whenNear, figureAfter, fold } = window.segeduStills;
   const texts = new Map();
   window.segeduExplorers = { add: (name, text) => texts.set(name, text), shown: new Map() };
 
@@ -23,7 +24,8 @@
       const place = document.createElement("div");
       slot.replaceChildren(place);
       const state = mount(place, explorer, JSON.parse(slot.dataset.start || "{}"));
-      fold(slot.nextElementSibling);
+      const figure = figureAfter(slot);
+      if (figure) fold(figure);
       window.segeduExplorers.shown.set(name, { state, explorer });
     } catch (error) {
       // the still pictures stay; the reader learns why nothing moves
@@ -31,27 +33,5 @@
     }
   }
 
-  // Fold what the figure shows without JavaScript; its caption and number stay visible.
-  function fold(cell) {
-    const figure = cell && cell.querySelector("figure");
-    if (!figure) return;
-    const details = document.createElement("details");
-    details.className = "explorer-stills";
-    details.append(Object.assign(document.createElement("summary"), { textContent: "Still pictures of some states" }));
-    const caption = figure.querySelector("figcaption");
-    details.append(...[...figure.childNodes].filter((child) => child !== caption));
-    figure.prepend(details);
-  }
-
-  document.addEventListener("DOMContentLoaded", () => {
-    const observer = new IntersectionObserver((entries) => {
-      for (const entry of entries) {
-        if (!entry.isIntersecting) continue;
-        observer.unobserve(entry.target);
-        show(entry.target);
-      }
-    }, { rootMargin: "600px" });
-    document.querySelectorAll(".live-explorer").forEach((slot) => observer.observe(slot));
-    window.addEventListener("beforeprint", () => document.querySelectorAll(".explorer-stills").forEach((each) => { each.open = true; }));
-  });
+  whenNear(".live-explorer", show);
 })();

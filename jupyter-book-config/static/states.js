@@ -1,6 +1,8 @@
 /* One picture with controls, in place of several: the pictures were computed while the book was built, one per state.
    Each has a caption of its values ("query = 10, layer = 2"), from which the controls are made. */
 (() => {
+  const { whenNear, figureAfter, fold } = window.segeduStills;
+
   // "query = 10, layer = 2" -> { query: "10", layer: "2" }
   const values_of = (caption) => Object.fromEntries(caption.split(/, (?=[^,=]+ = )/).map((part) => part.split(" = ")));
 
@@ -44,7 +46,7 @@
   }
 
   function show_states(slot) {
-    const figure = slot.nextElementSibling && slot.nextElementSibling.querySelector("figure");
+    const figure = figureAfter(slot);
     const template = slot.querySelector("template");
     if (!figure || !template) return;
     const states = collect(figure, template);
@@ -78,23 +80,8 @@
     for (const name of names) show[name] = add_control(form, name, options(name), current.values[name], (option) => update(nearest(name, option)));
     update(current);
 
-    const details = document.createElement("details");
-    details.className = "explorer-stills";
-    details.append(Object.assign(document.createElement("summary"), { textContent: "Still pictures of some states" }));
-    const caption = figure.querySelector("figcaption");
-    details.append(...[...figure.childNodes].filter((child) => child !== caption));
-    figure.prepend(details);
+    fold(figure);
   }
 
-  document.addEventListener("DOMContentLoaded", () => {
-    const observer = new IntersectionObserver((entries) => {
-      for (const entry of entries) {
-        if (!entry.isIntersecting) continue;
-        observer.unobserve(entry.target);
-        show_states(entry.target);
-      }
-    }, { rootMargin: "600px" });
-    document.querySelectorAll(".live-states").forEach((slot) => observer.observe(slot));
-    window.addEventListener("beforeprint", () => document.querySelectorAll(".explorer-stills").forEach((each) => { each.open = true; }));
-  });
+  whenNear(".live-states", show_states);
 })();

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from firefox import FirefoxError, firefox
+from folder_server import served
 from small_book import build
 
 from segedu.teaching.widgets.metrics import measures
@@ -47,15 +45,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]
     assert status == 0, said
     site = folder / "_build" / "html"
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *words: object) -> None:
-            """Print nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/course/index.html", (site / "course" / "index.html").as_uri()
-    server.shutdown()
-    server.server_close()
+    with served(site) as address:
+        yield f"{address}/course/index.html", (site / "course" / "index.html").as_uri()
 
 
 @pytest.mark.parametrize("where", [0, 1], ids=["server", "folder"])

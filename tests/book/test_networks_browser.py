@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import functools
-import http.server
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import folder_server
 import numpy as np
 import pytest
 import small_book
 import torch
 from PIL import Image
-from segedu_site import onnxruntime_web, sam_demonstration
+from segedu_site import npm, onnxruntime_web, sam_demonstration
 from segedu_site.networks import SAM, Files
 from torch import Tensor
 
@@ -53,10 +52,8 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A book of one page; what a build of the whole book has already obtained or exported is used again."""
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package)
-    try:
-        onnxruntime_web.package(BUILD / "npm")
-    except onnxruntime_web.Unavailable as reason:
-        pytest.skip(f"no onnxruntime-web: {reason}")
+    if npm.obtain(onnxruntime_web.PACKAGE) is None:
+        pytest.skip("npm is not installed, or cannot fetch onnxruntime-web")
     folder = tmp_path_factory.mktemp("network")
     (folder / "_build").mkdir()
     (folder / "_build" / "npm").symlink_to(BUILD / "npm")
@@ -67,17 +64,10 @@ def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "_build" / "html"
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def served(book: Path) -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=book))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
+    with folder_server.served(book) as address:
+        yield f"{address}/"
 
 
 class Visit:
@@ -281,22 +271,21 @@ def test_without_javascript_the_figure_is_there(browser: Any, served: str) -> No
 
 
 def test_a_build_without_node_says_so_and_keeps_the_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(onnxruntime_web.shutil, "which", lambda name: None)
-    monkeypatch.setattr(onnxruntime_web, "find_spec", lambda name: None)
+    monkeypatch.setenv("SEGEDU_NPM", str(tmp_path / "npm"))
+    monkeypatch.setattr(npm, "command", lambda: None)
     made = Files("sam", tmp_path).make()
-    assert "neither Node.js" in made.reason
+    assert made.reason == "npm is not installed, or could not fetch onnxruntime-web 1.30.0"
     assert Path(made.figure).is_file() and "three masks" in made.alt
 
 
-@pytest.mark.parametrize(
-    "fetch", ["cp garbage onnxruntime-web-1.30.0.tgz", "exit 1"], ids=["another package", "no network"]
-)
-def test_only_the_published_package_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fetch: str) -> None:
-    (tmp_path / "garbage").write_bytes(b"not the package")
-    monkeypatch.setattr(onnxruntime_web, "npm", lambda: ["sh", "-c", fetch])
-    with pytest.raises(onnxruntime_web.Unavailable, match="not the published one|could not fetch"):
-        onnxruntime_web.package(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["garbage"]
+def test_only_the_published_package_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SEGEDU_NPM", str(tmp_path))
+    monkeypatch.setattr(npm, "command", lambda: ["sh", "-c", "echo not the package > onnxruntime-web-1.30.0.tgz"])
+    with pytest.raises(ValueError, match="has sha512 .*, expected"):
+        npm.obtain(onnxruntime_web.PACKAGE)
+    monkeypatch.setattr(npm, "command", lambda: ["sh", "-c", "exit 1"])
+    assert npm.obtain(onnxruntime_web.PACKAGE) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_script_of_the_demonstration_exists() -> None:
