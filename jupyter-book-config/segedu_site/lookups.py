@@ -79,11 +79,11 @@ def overview(text: str, pages: set[str]) -> str:
 
     Args:
         text: of the file that `segedu mutants --write` writes.
-        pages: docnames of the site; a lab without a page of its own keeps its section.
+        pages: docnames of the site; a lab without its own page keeps its section.
     """
     introduction, sections = split_wrong_answers(text)
     head = "| Lab | exercises | wrong answers | machine mutants | refused |\n|---|---:|---:|---:|---:|"
-    lines, rest = [introduction, "Each lab has a page of its own, whose table you can filter and sort.", "", head], []
+    lines, rest = [introduction, "Each lab has its own page, whose table you can filter and sort.", "", head], []
     for lab, tables in sections.items():
         if f"{PAGE}/lab-{lab}" in pages:
             counts = " | ".join(map(str, count_rows(tables)))
