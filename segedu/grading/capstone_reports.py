@@ -17,7 +17,6 @@ from segedu.grading.submissions.submission import read_plain
 from segedu.teaching.capstone import Report, problems, table
 from segedu.teaching.capstone.report import MIME, from_json
 
-_MAX_DEPTH = 8  # folders of a student and of a learning platform are nested less
 _MAX_ROWS, _MAX_COLUMNS = 20, 8  # printed of a table; also limits the listed problems
 
 
@@ -43,18 +42,18 @@ def notebooks(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Files and links below a folder, without hidden ones, and without what a student nested too deep to be honest."""
-    waiting = [(folder, 0)]
+    """Files and links below a folder, without hidden ones. `Path.rglob` would recurse as deep as a student nests."""
+    waiting = [folder]
     while waiting:
-        current, depth = waiting.pop()
-        with contextlib.suppress(OSError):  # a folder that cannot be read holds no report
+        current = waiting.pop()
+        with contextlib.suppress(OSError):  # a folder that cannot be read, or whose path is too long
             for path in current.iterdir():
                 if path.name.startswith("."):
                     continue
                 if path.is_symlink() or not path.is_dir():
                     yield path
-                elif depth < _MAX_DEPTH:
-                    waiting.append((path, depth + 1))
+                else:
+                    waiting.append(path)
 
 
 def read(path: Path) -> Report:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from docutils import nodes
+from docutils.utils import new_document
 from segedu_site import icons, maths, metadata, npm, pictures, presentation, weight
 from small_book import build
 
@@ -282,3 +283,13 @@ def test_paper_shows_no_buttons(browser, page):
         assert not tab.locator(selector).first.is_visible(), selector
     assert tab.locator("#fig-noise img").is_visible()
     tab.close()
+
+
+@pytest.mark.parametrize(("words", "end"), [(5, "word"), (80, " …")])
+def test_a_description_is_cut_after_a_word(words: int, end: str):
+    text = " ".join(["longword"] * words)
+    section = nodes.section("", nodes.title("", "Title"), nodes.paragraph("", text))
+    document = new_document("page")
+    document += section
+    found = metadata.description(document)
+    assert len(found) <= 160 and found.endswith(end) and text.startswith(found.removesuffix(" …"))
