@@ -116,7 +116,7 @@ def test_the_fingerprint_is_that_of_the_volumes(shared_data: Path) -> None:
     """The network of the recipe is built without the data, so it holds what nnU-Net's rules need of them."""
     data = Hippocampus(shared_data / "hippocampus", "train")
     measured = fingerprint({**data[i], "spacing": (1.0, 1.0, 1.0)} for i in range(len(data)))
-    plans = [make_plan(one, 3, base_width=16) for one in (measured, hippocampus.FINGERPRINT)]
+    plans = [make_plan(one, 3, base_width=16) for one in (measured, hippocampus.usual_fingerprint())]
     assert plans[0].topology == plans[1].topology and plans[0].patch_size == PATCH
 
 

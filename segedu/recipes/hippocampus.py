@@ -22,9 +22,15 @@ from segedu.semantic.unet3d import UNet3D
 
 PATCH = (56, 40, 40)  # voxels: nnU-Net's plan for these volumes; it contains almost all of them
 VOID = 255
-# What nnU-Net's rules need of `fingerprint` of the training volumes: 1 mm along each axis, the median shape, no crop.
-# Intensities are not used, because MR is normalised by the mean and deviation of each volume.
-FINGERPRINT = Fingerprint(np.ones((1, 3)), np.array([[50, 35, 35]]), (Intensities(0.5, 0.1, 0.0, 1.0),), 1.0)
+
+
+def usual_fingerprint() -> Fingerprint:
+    """What nnU-Net's rules need of the training volumes: 1 mm along each axis, the median shape (voxels), no crop.
+
+    Intensities are not used, because MR is normalised by the mean and deviation of each volume. A function, because
+    lab 16 hides the classes while it is graded, and importing this module must not need them.
+    """
+    return Fingerprint(np.ones((1, 3)), np.array([[50, 35, 35]]), (Intensities(0.5, 0.1, 0.0, 1.0),), 1.0)
 
 
 def normalize(image: Tensor) -> Tensor:
@@ -92,7 +98,7 @@ def hippocampus_sets(seed: int, folder: Path | None) -> Sets:
 
 def planned_unet() -> UNet3D:
     """The network of nnU-Net's plan, with 16 channels at first, and 64 at the lowest level to keep its file small."""
-    plan = make_plan(FINGERPRINT, len(CLASSES), base_width=16)
+    plan = make_plan(usual_fingerprint(), len(CLASSES), base_width=16)
     return build_network(replace(plan, widths=(*plan.widths[:-1], plan.widths[-2])))
 
 
