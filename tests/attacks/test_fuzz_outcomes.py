@@ -70,6 +70,25 @@ def npy(rng: random.Random) -> bytes:
     return magic + version + size + header + body
 
 
+def small(rng: random.Random) -> dict:
+    """An array that stands in the JSON; one part is wrong at a time, or none."""
+    wrong = rng.choice(("", "", "dtype", "shape", "values", "parts"))
+    name = rng.choice(
+        ("<f8", "object", "str", 3, None, ["int8"], "x" * 99) if wrong == "dtype" else ("float64", "int8")
+    )
+    shape = rng.choice(
+        ([-1], [True], [2**70], [2.0], "2", None, [1] * 9, [2**31], [0, 2**30, 2**30, 2**30], [[1]], {})
+        if wrong == "shape"
+        else ([], [1], [2], [2, 3], [0, 5])
+    )
+    count = math.prod(shape) if wrong != "shape" else rng.choice((0, 1, 2))
+    value = rng.choice((2**70, -1000, "1", None, True, [1], {}, 0.5) if wrong == "values" else (1, 0, -1))
+    body = [name, shape, [value] * count]
+    if wrong == "parts":
+        body = rng.choice((body[:2], [*body, 0], body[2], None, {}, "x", [name, shape, [1] * 17], [name, shape, 1]))
+    return {rng.choice(("small array", "small tensor")): body}
+
+
 def document(rng: random.Random, depth: int = 0) -> object:
     """A node: well formed, nearly so, or not at all."""
     leaf = (
@@ -97,6 +116,8 @@ def document(rng: random.Random, depth: int = 0) -> object:
             {"array": index},
             {"array": index},
             {"tensor": index},
+            small(rng),
+            small(rng),
             {"array": 0, "tensor": 0},
             {"fixture": "x", "with": {}},
         )

@@ -28,6 +28,24 @@ def test_round_trip(value):
     assert same(unpack(pack(value).get), value)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int64", "uint64", "float16", "float32", "float64"])
+def test_small_arrays_keep_dtype_shape_and_every_digit(dtype):
+    values = np.array([[0, 1 / 3, 1e4], [7, 2.0**-14, 3]])
+    array = np.array([[True, False]]) if dtype == "bool" else np.clip(values, None, 100).astype(dtype)
+    back = unpack(pack([array, array.T]).get)
+    assert all(x.dtype == array.dtype for x in back)
+    assert np.array_equal(back[0], array) and np.array_equal(back[1], array.T)
+    special = unpack(pack(np.array([np.nan, -np.inf, -0.0], np.float32)).get)
+    assert np.isnan(special[0]) and special[1] == -np.inf and np.signbit(special[2])
+
+
+def test_hundreds_of_tensors_without_an_axis_need_no_files():
+    rows = [[torch.tensor(float(i * j)) for i in range(40)] for j in range(40)]
+    files = pack(rows)
+    assert set(files) == {"json"}
+    assert unpack(files.get)[39][39] == 39 * 39
+
+
 def test_tensors_come_back_as_tensors():
     back = unpack(pack([torch.arange(3), torch.ones(2, dtype=torch.float16)]).get)
     assert torch.equal(back[0], torch.arange(3)) and back[1].dtype == torch.float32
@@ -82,6 +100,26 @@ def nested(depth: int) -> bytes:
         b'{"array": 0}',
         b'{"fixture": "os.system", "with": {}}',
         b'{"fixture": "ValidFilter", "with": {"margin": 1000000000}}',
+        b'{"small array": 3}',
+        b'{"small array": ["int64", [1]]}',
+        b'{"small array": ["object", [1], [1]]}',
+        b'{"small array": ["<U4", [1], ["a"]]}',
+        b'{"small array": [["int64"], [1], [1]]}',
+        b'{"small array": ["int64", [2], [1]]}',
+        b'{"small array": ["int64", 1, [1]]}',
+        b'{"small array": ["int64", [-1, -1], [1]]}',
+        b'{"small array": ["int64", [true], [1]]}',
+        b'{"small array": ["int64", [1, 1, 1, 1, 1, 1, 1, 1, 1], [1]]}',
+        b'{"small array": ["int64", [0, 2147483647, 2147483647, 2147483647, 2147483647], []]}',
+        b'{"small array": ["int64", [1], [1.5]]}',
+        b'{"small array": ["int64", [1], [9223372036854775808]]}',
+        b'{"small array": ["int64", [1], [true]]}',
+        b'{"small array": ["bool", [1], [1]]}',
+        b'{"small array": ["float64", [1], ["1"]]}',
+        b'{"small array": ["float64", [1], [[1]]]}',
+        b'{"small array": ["float64", [1], [1' + b"0" * 400 + b"]]}",
+        b'{"small array": ["int8", [17], [' + b", ".join([b"1"] * 17) + b"]]}",
+        b'{"small tensor": ["uint8", [1], [256]]}',
         b"9" * 30,
         b'{"list": [1e999999999999, ' + b"9" * 5000 + b"]}",
         nested(40),

@@ -12,7 +12,7 @@ import torch
 from segedu.teaching import exercises
 from segedu.teaching.checks import codec, probes
 from segedu.teaching.checks.judge import Answers, draw, judge, outcomes_of
-from segedu.teaching.checks.outcomes import first_difference, same_outcome
+from segedu.teaching.checks.outcomes import NotPlain, first_difference, same_outcome
 from segedu.teaching.checks.recording import outcome_of
 from segedu.teaching.checks.remote import PROBES
 from segedu.teaching.mutants.wrong_answers import load_alternatives
@@ -127,6 +127,34 @@ def test_cases_and_outcomes_survive_the_journey(lab, exercise):
     recordings = [codec.unpack(codec.pack(exercise.probe(exercise.reference, case)).get) for case in back]
     got = [outcome_of(case, recording) for (_, _, case), recording in zip(drawn, recordings, strict=True)]
     assert judge(exercise, drawn, got).points == exercise.points
+
+
+def in_lists(value, depth: int):
+    """Arrays and tensors as lists of their rows, or for a depth of 8 as nested lists of values without an axis."""
+    if isinstance(value, tuple | list):
+        return type(value)(in_lists(item, depth) for item in value)
+    if isinstance(value, np.ndarray | torch.Tensor) and value.ndim and depth:
+        return [in_lists(row, depth - 1) for row in value]
+    return value
+
+
+@pytest.mark.parametrize("depth", [1, 8])
+@each
+def test_a_result_in_lists_has_the_same_points_in_the_notebook_and_in_grading(lab, exercise, depth):
+    def answer(*args):
+        return in_lists(exercise.reference(*args), depth)
+
+    def graded(case):
+        try:
+            return outcome_of(case, codec.unpack(codec.pack(exercise.probe(answer, case)).get))
+        except NotPlain:
+            return None
+
+    drawn = draw(exercise, 3)
+    answers = Answers(exercise, drawn)
+    in_notebook = judge(exercise, drawn, outcomes_of(exercise, answer, drawn), answers)
+    in_grading = judge(exercise, drawn, [graded(case) for _, _, case in drawn], answers)
+    assert in_grading.points == in_notebook.points
 
 
 @each

@@ -100,7 +100,7 @@ def test_an_array_is_read_once_per_outcome(cases_by_name):
     """Each reference to an array is decoded to an array of its own, so a few bytes could fill the grader's memory."""
     exercise_cases = cases_by_name["double"]
     files = right_files(exercise_cases)
-    packed = codec.pack({"value": np.zeros(4), "arguments": [1.0]})
+    packed = codec.pack({"value": np.zeros(40), "arguments": [1.0]})
     twice = json.loads(packed["json"])
     twice["dict"]["value"] = {"list": [{"array": 0}, {"array": 0}]}
     files |= {"job/double/out/0.json": json.dumps(twice).encode(), "job/double/out/0.0.npy": packed["0.npy"]}

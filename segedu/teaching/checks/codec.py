@@ -1,5 +1,8 @@
 """Serialisation of the cases and outcomes of a check: JSON for the structure, `.npy` for the arrays, never pickle.
 
+An array of at most 16 values stands in the JSON itself: a student may return nested lists of hundreds of tensors that
+hold one value each, and such a result must not need hundreds of files.
+
 A case holds the arguments of one call of a student's function, and an outcome is what that call did (see `outcomes`).
 Outcomes are written by a process that runs the student's code, so `unpack` does not trust them. Before it builds a
 value, it checks the number of bytes, the nesting depth, the number of values and arrays, and the header and the dtype
@@ -23,7 +26,11 @@ MAX_BYTES = 16 * 2**20
 MAX_JSON = 2**20
 MAX_NODES = 20_000
 MAX_ARRAYS = 256
+SMALL = 16  # values; an array with more is a file
 KINDS = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8)}
+SMALL_DTYPES = {
+    dtype.name: dtype for dtype in [np.dtype(f"{kind}{size}") for kind, sizes in KINDS.items() for size in sizes]
+}
 
 
 class CodecError(ValueError):
@@ -38,8 +45,8 @@ def pack(value: Any) -> dict[str, bytes]:
             fixtures (the callables of `FIXTURES`) allowed inside.
 
     Returns:
-        `{"json": ..., "0.npy": ..., "1.npy": ...}`: the structure, and each array or tensor in the order in which the
-        structure refers to it.
+        `{"json": ..., "0.npy": ..., "1.npy": ...}`: the structure with the small arrays, and each larger array or
+        tensor in the order in which the structure refers to it.
 
     Raises:
         NotPlain: if the value contains an object of any other class.
@@ -62,6 +69,9 @@ def _encode(value: Any, arrays: list[bytes]) -> Any:
         return {"dict": {key: _encode(item, arrays) for key, item in value.items()}}
     value = plain(value)
     if isinstance(value, np.ndarray):
+        if value.size <= SMALL:
+            small = [value.dtype.name, list(value.shape), value.ravel().tolist()]
+            return {"small tensor" if from_tensor else "small array": small}
         buffer = io.BytesIO()
         np.save(buffer, value, allow_pickle=False)
         arrays.append(buffer.getvalue())
@@ -136,6 +146,9 @@ class _Reader:
         if tag in ("array", "tensor") and type(body) is int and body >= 0:
             array = self._array(body)
             return array if tag == "array" else _tensor(array)
+        if tag in ("small array", "small tensor") and type(body) is list and len(body) == 3:
+            array = _small_array(*body)
+            return array if tag == "small array" else _tensor(array)
         raise CodecError("the outcome holds an unknown tag")  # not quoted: it could carry hidden inputs
 
     def _fixture(self, node: dict) -> Any:
@@ -150,6 +163,25 @@ class _Reader:
         if self.bytes_left < 0:
             raise CodecError("the arrays are larger than the limit")
         return read_npy(data)
+
+
+def _small_array(name: Any, shape: Any, values: Any) -> np.ndarray:
+    """Build an array of a few values from a JSON document that may be forged: name of the dtype, shape, values."""
+    dtype = SMALL_DTYPES.get(name) if type(name) is str else None
+    if dtype is None:
+        raise CodecError("a small array has a dtype that is not accepted")
+    if type(shape) is not list or len(shape) > 8 or any(type(n) is not int or not 0 <= n < 2**31 for n in shape):
+        raise CodecError("an array has an impossible shape")
+    if type(values) is not list or len(values) > SMALL or len(values) != math.prod(shape):
+        raise CodecError("a small array declares another number of values than it holds")
+    kinds = {"b": (bool,), "f": (int, float)}.get(dtype.kind, (int,))
+    if any(type(value) not in kinds for value in values):
+        raise CodecError("a small array holds values of another kind than its dtype")
+    try:
+        with np.errstate(over="ignore"):
+            return np.array(values, dtype=dtype).reshape(shape)
+    except (OverflowError, ValueError):  # an int beyond the dtype; dimensions of an empty array whose product overflows
+        raise CodecError("a small array holds a value that its dtype cannot hold") from None
 
 
 def _tensor(array: np.ndarray) -> Any:
