@@ -20,6 +20,11 @@
 #
 # Run the cells from top to bottom. Until your function for an exercise passes its check, later cells use the library's
 # function instead, so the notebook always runs to its end.
+#
+# Your functions may call other libraries, but not functions that solve the exercise on their own, such as
+# `torch.nn.functional.conv2d` and `torch.nn.Conv2d`. Checks and grading hide these functions ([list of hidden
+# functions](../course/grading/trust.md)). Everywhere else in the notebook you can use them, for example to compare your
+# results with theirs.
 
 # %% name="setup" role="setup"
 

@@ -23,8 +23,8 @@
 # the gradient.
 #
 # Your functions may call other libraries, but not functions that solve the exercise on their own, such as
-# `torchvision.ops.sigmoid_focal_loss`. Checks and grading hide these functions ([list of hidden
-# functions](../course/grading/trust.md)).
+# `torch.nn.functional.cross_entropy` or `torchvision.ops.sigmoid_focal_loss`. Checks and grading hide these functions
+# ([list of hidden functions](../course/grading/trust.md)).
 
 # %% name="setup" role="setup"
 

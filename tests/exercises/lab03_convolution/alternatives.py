@@ -110,13 +110,22 @@ def tconv2d_taps(images, weight, stride, padding):
     return canvas[:, :, padding:end_y, padding:end_x]
 
 
+def _convolved(images, weight, stride, padding):
+    """Convolution as a product of matrices, whose gradient torch knows."""
+    windows = F.unfold(images, tuple(weight.shape[2:]), padding=padding, stride=stride)
+    rows, columns = (
+        (n + 2 * padding - k) // stride + 1 for n, k in zip(images.shape[2:], weight.shape[2:], strict=True)
+    )
+    return (weight.flatten(1) @ windows).unflatten(2, (rows, columns))
+
+
 def tconv2d_zeros_between(images, weight, stride, padding):
     """Zeros between the pixels, full padding, and a convolution with the flipped kernel."""
     (B, C, H, W), (_, _, Kh, Kw) = images.shape, weight.shape
     spread = images.new_zeros(B, C, (H - 1) * stride + 1, (W - 1) * stride + 1)
     spread[:, :, ::stride, ::stride] = images
     spread = F.pad(spread, [Kw - 1, Kw - 1, Kh - 1, Kh - 1])
-    full = F.conv2d(spread, weight.transpose(0, 1).flip(2, 3))
+    full = _convolved(spread, weight.transpose(0, 1).flip(2, 3), 1, 0)
     return full[:, :, padding : full.shape[2] - padding, padding : full.shape[3] - padding]
 
 
@@ -126,7 +135,7 @@ def tconv2d_gradient(images, weight, stride, padding):
         sizes = zip(images.shape[2:], weight.shape[2:], strict=True)
         rows, columns = ((n - 1) * stride + k - 2 * padding for n, k in sizes)
         start = torch.zeros(images.shape[0], weight.shape[1], rows, columns, dtype=images.dtype, requires_grad=True)
-        out = F.conv2d(start, weight, None, stride, padding)
+        out = _convolved(start, weight, stride, padding)
         return torch.autograd.grad(out, start, images)[0]
 
 

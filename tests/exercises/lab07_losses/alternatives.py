@@ -69,9 +69,9 @@ def weighted_by_class(logits, target, pixel_counts, ignore_index):
 
 
 def weighted_of_torch(logits, target, pixel_counts, ignore_index):
-    """torch's own, whose mean is over the sum of the weights; guarded."""
+    """torch's negative log-likelihood with its weights, whose mean is over the sum of the weights; guarded."""
     w = torch.nan_to_num(1 / pixel_counts.to(logits.dtype), posinf=0.0)
-    loss = F.cross_entropy(logits, target, weight=w, ignore_index=ignore_index, reduction="sum")
+    loss = F.nll_loss(torch.log_softmax(logits, 1), target, weight=w, ignore_index=ignore_index, reduction="sum")
     total = w[target[target != ignore_index]].sum()
     return loss / total if total > 0 else loss
 
