@@ -63,6 +63,20 @@ def test_a_check_refuses_what_grading_hides(source, capsys, monkeypatch):
 
 # lab, exercise: answers that turn a neighbour of the hidden function into it
 ADAPTERS = {
+    ("03_convolution", "conv2d_loops"): "from torch.nn.functional import conv2d as conv2d_loops",
+    ("03_convolution", "tconv2d"): """
+from torch import nn
+def tconv2d(images, weight, stride, padding):
+    layer = nn.ConvTranspose2d(*weight.shape[:2], weight.shape[2:], stride, padding, bias=False)
+    layer.weight.data = weight
+    return layer(images).detach()""",
+    ("03_convolution", "max_unpool"): """
+import torch.nn.functional as F
+def max_unpool(values, indices, size):
+    return F.max_unpool2d(values, indices, 2, output_size=size)""",
+    ("07_losses", "ce_from_logits"): """
+import torch.nn as nn
+ce_from_logits = nn.CrossEntropyLoss()""",
     ("04_metrics", "box_iou"): """
 from segedu.losses.boxes import iou_box_loss
 def box_iou(a, b):
@@ -104,7 +118,8 @@ def pca_project(features, n):
 @pytest.mark.parametrize(("lab", "name"), ADAPTERS)
 def test_a_check_refuses_what_computes_the_answer_in_one_more_line(lab, name, capsys, monkeypatch):
     monkeypatch.setenv("SEGEDU_CHECK", "print")
-    exercises.load(lab).check(notebook(ADAPTERS[lab, name])[name])
+    space = notebook(ADAPTERS[lab, name]) | {"check": exercises.load(lab).check}
+    exec(f"check({name})", space)
     assert "is not available in this lab, which asks you to write it yourself" in capsys.readouterr().out
 
 

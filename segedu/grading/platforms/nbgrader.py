@@ -154,8 +154,8 @@ def credit(lab: str, name: str, function: Callable) -> float:
         if (getattr(function, "__module__", None) or "").partition(".")[0] == "segedu":  # the check has printed why
             return 0.0
         drawn = draw(exercise, exercise_seed(int(os.environ[SEED]), lab, name))
-        with without(hidden_names(module.exercises, getattr(module, "FORBIDDEN", ())), function):
-            outcomes = outcomes_of(exercise, function, drawn)
+        with without(hidden_names(module.exercises, getattr(module, "FORBIDDEN", ())), function) as called:
+            outcomes = outcomes_of(exercise, called, drawn)
         return float(judge(exercise, drawn, outcomes).points)
     finally:
         os.environ["SEGEDU_CHECK"] = "raise"

@@ -119,8 +119,8 @@ def _find(by_name: dict[str, Exercise], function: Callable, lab: str, notebook: 
 
 def _judge_visibly(exercise: Exercise, function: Callable, hidden: Sequence[str]) -> Verdict:
     drawn = draw(exercise, VISIBLE_SEED)
-    with without(hidden, function):  # an answer that passes here must not fail in grading
-        got = outcomes_of(exercise, function, drawn)
+    with without(hidden, function) as called:  # an answer that passes here must not fail in grading
+        got = outcomes_of(exercise, called, drawn)
     verdict = judge(exercise, drawn, got)
     origin = getattr(function, "__module__", None) or ""
     if origin.partition(".")[0] == "segedu":

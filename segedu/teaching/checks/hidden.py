@@ -130,23 +130,27 @@ class _HideOnImport(importlib.abc.MetaPathFinder):
 
 
 @contextlib.contextmanager
-def without(names: Iterable[str], function: Callable) -> Iterator[None]:
+def without(names: Iterable[str], function: Callable) -> Iterator[Callable]:
     """Replace functions while the block runs, also under the names by which the student's cells imported them.
 
     Args:
         names: dotted names of functions, or of modules of segedu: everything that those define.
         function: the student's; the names of its notebook are searched too.
+
+    Yields:
+        The function to call: a stub if the student's function is itself a hidden one, as after
+        `from torch.nn.functional import conv2d as conv2d_loops`, otherwise the student's.
     """
     notebook = getattr(function, "__globals__", {})
     if str(notebook.get("__name__", "")).partition(".")[0] == "segedu":  # our own functions, which the judge may run
-        yield
+        yield function
         return
     names = list(names)
     replaced = _replace(names, notebook)
     finder = _HideOnImport(names, replaced)
     sys.meta_path.insert(0, finder)
     try:
-        yield
+        yield next((replaced_stub for replaced_stub, value, _ in replaced if value is function), function)
     finally:
         sys.meta_path.remove(finder)
         _put_back(names, replaced, notebook)
