@@ -11,25 +11,40 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
-# Not used by any page: a change there must not run every page again.
-NOT_ON_PAGES = (
+# Not used by any solution or page: a change there must not run them again.
+NOT_ON_SITE = (
     "grading",
     "cli.py",
     "command_errors.py",
     "teaching/authoring",
     "teaching/explorers",
+    "teaching/mutants",
     "teaching/quizzes.py",
 )
+ONLY_IN_LABS = ("teaching/checks", "teaching/exercises")
 
 
-def hash_of_sources(package: Path = ROOT / "segedu") -> str:
-    """Names and contents of the library's files that a page can use, as 16 hex digits."""
+def hash_of_sources(package: Path = ROOT / "segedu", unused: tuple[str, ...] = NOT_ON_SITE + ONLY_IN_LABS) -> str:
+    """Names and contents of the library's files that a page can use, as 16 hex digits.
+
+    Args:
+        package: the folder of the library.
+        unused: how the names of the files begin that make no difference.
+    """
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*")):
         name = path.relative_to(package).as_posix()
-        if path.is_file() and "__pycache__" not in path.parts and not name.startswith(NOT_ON_PAGES):
+        if path.is_file() and "__pycache__" not in path.parts and not name.startswith(unused):
             digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def hash_for_lab(name: str, package: Path = ROOT / "segedu") -> str:
+    """The same for the solution of a lab, which also runs the checks of its exercises, and of no lab that they omit."""
+    exercises = package / "teaching" / "exercises"
+    text = "".join(path.read_text() for path in sorted((exercises / f"lab{name}").glob("*.py")))
+    others = [f"teaching/exercises/{path.name}" for path in exercises.glob("lab*") if path.name not in text]
+    return hash_of_sources(package, (*NOT_ON_SITE, *others))
 
 
 def prepare_environment(build: Path) -> None:

@@ -22,6 +22,8 @@ from nbclient import NotebookClient
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
+from segedu_site.kernels import hash_for_lab
+
 logger = logging.getLogger(__name__)
 LAB = re.compile(r"(?P<folder>labs|solutions)/(?P<name>\d\d_\w+)")
 SLOT = '<div class="own-result">Your result appears here after you have run this cell in your notebook.</div>'
@@ -114,7 +116,7 @@ def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
         return
     cache = Path(app.outdir).parent / ".lab_outputs"
     runs = app.config.nb_execution_mode != "off"
-    outputs = outputs_of(solution, cache, app.config.segedu_sources, runs)
+    outputs = outputs_of(solution, cache, hash_for_lab(lab["name"]), runs)
     if outputs:
         notebook = json.loads(source[0])
         fill(notebook, outputs, lab["folder"] == "labs")

@@ -157,6 +157,27 @@ def test_a_change_in_the_library_is_a_new_cache(tmp_path):
     assert kernels.hash_of_sources(tmp_path) != before
 
 
+def test_a_change_in_a_check_is_new_for_its_labs_only(tmp_path):
+    checks, own, other = (
+        tmp_path / "teaching" / folder for folder in ("checks", "exercises/lab15_queries", "exercises/lab12_anchors")
+    )
+    for folder in (checks, own, other, tmp_path / "teaching" / "exercises" / "lab01_tasks"):
+        folder.mkdir(parents=True)
+        (folder / "a.py").write_text("from exercises.lab15_queries import a\n")
+    (own / "b.py").write_text("from exercises.lab12_anchors import a\n")
+
+    def states() -> tuple[str, str]:
+        return kernels.hash_of_sources(tmp_path), kernels.hash_for_lab("15_queries", tmp_path)
+
+    before = states()
+    (tmp_path / "teaching" / "exercises" / "lab01_tasks" / "a.py").write_text("changed\n")
+    assert states() == before
+    for folder in (checks, other, own):
+        (folder / "a.py").write_text("changed, exercises.lab15_queries\n")
+        assert states()[0] == before[0] and states()[1] != before[1]
+        before = states()
+
+
 def test_a_capstones_report_is_known_by_its_name():
     """Written out in both places, since the site's code must not need NumPy."""
     assert figures.REPORT == capstone_report.MIME
