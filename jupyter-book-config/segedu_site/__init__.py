@@ -21,6 +21,7 @@
 - `search`: compounds as one word, titles first, no code.
 - `presentation`: accessible names, `icons` without Font Awesome, and fewer scripts in finished pages.
 - `metadata`: descriptions, links to edit a page, version, sitemap and 404 page.
+- `links_to_papers`: numbers of arXiv and DOIs as links.
 - `paper`: the whole book as an EPUB, and as one page that is printed into a PDF.
 - `lint`: what a finished page must keep; a complaint is a warning, and the build fails on warnings.
 """
@@ -43,6 +44,7 @@ from segedu_site import (
     kernels,
     lab_pages,
     landing,
+    links_to_papers,
     lint,
     lookups,
     maths,
@@ -87,6 +89,7 @@ PARTS = (
     presentation,
     icons,
     metadata,
+    links_to_papers,
     paper,
     lint,
 )

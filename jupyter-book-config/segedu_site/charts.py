@@ -13,7 +13,7 @@ from html import escape
 
 from docutils import nodes
 
-ROW, BAR, LABEL, PLOT, RIGHT, TOP = 24, 15, 190, 380, 60, 26  # pixels
+ROW, BAR, LABEL, PLOT, RIGHT, TOP = 24, 15, 214, 356, 60, 26  # pixels
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def chart(metric: str, baseline: Bar, bars: Sequence[Bar], unit: float = 1.0) ->
         return []
     seeds = " A bar is the lowest of three seeds, and the circles are the seeds." if len(bars[0].scores) > 1 else ""
     caption = f"{metric}.{seeds} The dashed line is the baseline, {baseline.name}."
-    text = f'<figure class="bar-chart">{svg(baseline, bars, unit)}<figcaption>{escape(caption)}</figcaption></figure>'
+    frame = f'<div class="figure-frame">{svg(baseline, bars, unit)}</div>'
+    text = f'<figure class="bar-chart">{frame}<figcaption>{escape(caption)}</figcaption></figure>'
     return [nodes.raw("", text, format="html", classes=["no-search"])]
 
 

@@ -23,6 +23,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from segedu.teaching.evidence.proofs import Row, read_claims, read_rows, stale
+from segedu_site.results import OLD as DAGGER
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = "course/measured"
@@ -109,7 +110,7 @@ class Claims(SphinxDirective):
         return [table]
 
     def claim_row(self, name: str, row: Row, old: bool) -> nodes.row:
-        date = row.date + f", {OLD}" * old
+        date = row.date + DAGGER * old
         line = text_row([name, row.figure, date])
         command = (
             f'<details class="claim-command"><summary>Command</summary><code>{escape(row.command)}</code></details>'

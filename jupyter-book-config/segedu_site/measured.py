@@ -1,6 +1,6 @@
 """`{measured} grading`: what was measured, a table of the claims whose names begin so, read from tests/proofs.csv.
 
-A row whose sources have changed since says so; a claim that has no row is listed as not measured.
+A row whose sources have changed since has a dagger; a claim that has no row is listed as not measured.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from segedu.teaching.evidence.proofs import read_claims, read_rows, stale
+from segedu_site.results import OLD, with_note
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,9 +37,9 @@ def markdown(prefix: str, root: Path = ROOT) -> str:
         if name not in rows:
             lines.append(f"| {what} | *not yet* | |")
             continue
-        date = rows[name].date + (", before the last change of its code" if name in changed else "")
+        date = rows[name].date + (OLD if name in changed else "")
         lines.append(f"| {what} | {rows[name].figure} | {date} |")
-    return "\n".join(lines)
+    return with_note("\n".join(lines))
 
 
 class Measured(SphinxDirective):

@@ -21,6 +21,7 @@ CHAPTER = re.compile(
     r'(<a class="[^"]*reference internal" href="[^"]*">(?P<title>(?:(?!</a>).)*)</a>\s*<details[^>]*>\s*)<summary>',
     re.DOTALL,
 )
+BREAK = re.compile(r"[/_=](?=\w)|\.(?!py\b)(?=[a-z]{2})")
 UNNAMED_TOGGLE = re.compile(r'(<button class="sidebar-toggle (primary|secondary)-toggle[^"]*")')
 SIDEBARS = {"primary": "Show or hide the table of contents", "secondary": "Show or hide the contents of this page"}
 
@@ -63,12 +64,26 @@ def plain_references(page: str) -> str:
     return page.replace(' role="doc-biblioentry"', "")
 
 
+def breaks_in_names(page: str) -> str:
+    """Let a path or a name in a table go on in the next line only after a slash, an underscore or a full stop."""
+
+    def broken(cell: re.Match) -> str:
+        return re.sub(
+            r"(<span class=\"pre\">)([^<]{9,})(</span>)",
+            lambda name: name[1] + BREAK.sub(r"\g<0><wbr>", name[2]) + name[3],
+            cell[0],
+        )
+
+    return re.sub(r"<td\b.*?</td>", broken, page, flags=re.DOTALL)
+
+
 RULES: tuple[Callable[[str], str], ...] = (
     one_viewport,
     search_on_its_own_page,
     named_chapters,
     names_that_are_visible,
     plain_references,
+    breaks_in_names,
     icons.replace,
 )
 

@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from segedu.teaching.evidence.proofs import read_rows, stale
-from segedu_site.results import with_chart
+from segedu_site.results import OLD, with_chart
 
 ROOT = Path(__file__).resolve().parents[2]
 CLAIM = re.compile(r"real: (?P<method>\S+) on (?P<data>\S+), figures on test; seed 0")
@@ -30,7 +30,6 @@ COLUMNS = {  # data set -> name of a figure -> heading of its column
     },
     "pennfudan": {"box_ap50": "box AP50", "box_ap": "box AP", "mask_ap50": "mask AP50", "mask_ap": "mask AP"},
 }
-OLD = " (before the last change of its code)"
 
 
 def real_data_table(data: str, root: Path = ROOT) -> str:

@@ -29,7 +29,8 @@ PHOTOGRAPHS = re.compile(r"photos: (?P<method>\S+) on (?P<data>\S+), mean IoU on
 MICROSCOPES = re.compile(r"(?P<data>\w+): (?P<method>\w+), instance accuracy at IoU (?P<thresholds>[\d., ]+) on")
 BY_KIND = "by kind"
 SEEDS = 3
-OLD = " (before the last change of its code)"
+OLD = " \N{DAGGER}"
+NOTE = "\N{DAGGER} Measured before the last change of its code."
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ def markdown(tables: dict[tuple[str, str], list[Result]]) -> str:
     for (data, metric), results in tables.items():
         lines += [f"## {metric[:1].upper()}{metric[1:]} on `{data}`", "", *_table(results), ""]
     return "\n".join(lines)
+
+
+def with_note(table: str) -> str:
+    """A table, and below it what the dagger means if one of its rows has one."""
+    return f"{table}\n\n{NOTE}\n" if OLD in table else table
 
 
 def one_table(wanted: str, root: Path = ROOT) -> str:
@@ -245,7 +251,7 @@ def with_chart(
 ) -> list[nodes.Node]:
     """A chart of some columns of a table, and the table."""
     drawn = chart(metric, *bars_of(table, columns), unit) if table.startswith("|") else []
-    return [*drawn, *directive.parse_text_to_nodes(link_methods(table, directive.env))]
+    return [*drawn, *directive.parse_text_to_nodes(link_methods(with_note(table), directive.env))]
 
 
 class Microscopes(SphinxDirective):
@@ -284,11 +290,13 @@ class Results(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         _note_sources(self)
         if self.arguments:
-            return self.parse_text_to_nodes(link_methods(one_table(self.arguments[0]), self.env))
+            return self.parse_text_to_nodes(link_methods(with_note(one_table(self.arguments[0])), self.env))
         tables, missing = read_results(), read_unmeasured()
         text = "".join(self.section(*names, results) for names, results in tables.items())
         if missing:
-            text += f"\nRecipes without a measured row so far: {', '.join(missing)}.\n"
+            text += (
+                f"\nNot measured with three seeds so far: {', '.join(missing)}. Some have a row of one seed below.\n"
+            )
         return self.parse_text_to_nodes(link_methods(text, self.env), allow_section_headings=True)
 
     def section(self, data: str, metric: str, results: list[Result]) -> str:
@@ -296,7 +304,7 @@ class Results(SphinxDirective):
         bars = bars_of("\n".join(_table(results)), [f"seed {seed}" for seed in range(SEEDS)])
         (drawn,) = chart(f"{metric[:1].upper()}{metric[1:]} on {data}", *bars)
         heading, table = markdown({(data, metric): results}).split("\n", 1)
-        return f"{heading}\n\n```{{raw}} html\n{drawn.astext()}\n```\n{table}\n"
+        return f"{heading}\n\n```{{raw}} html\n{drawn.astext()}\n```\n{with_note(table)}\n"
 
 
 def setup(app: Sphinx) -> None:

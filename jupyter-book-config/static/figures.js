@@ -4,23 +4,36 @@
     ".figure-frame, .bd-article mjx-container[display], .bd-article div.math, .bd-article pre, " +
     ".bd-article .pst-scrollable-table-container, .bd-article .cell_output .output";
 
+  /* What a reader may not notice to be cut. Lines of code are expected to go on. */
+  const HINTS = {
+    ".figure-frame": "the whole figure",
+    ".pst-scrollable-table-container": "all columns",
+    "div.math, mjx-container": "the whole formula",
+    ".cell_output :is(pre, .output)": "whole lines",
+  };
+
+  const hints = new WeakMap(); /* frame -> its hint */
+
   /* Content that is wider than its frame scrolls in it. Only then can a keyboard reach the frame. */
   const update = (frame) => {
     const scrolls = frame.scrollWidth > frame.clientWidth + 1 || frame.scrollHeight > frame.clientHeight + 8;
     if (scrolls === frame.classList.contains("scrolls")) return;
     frame.classList.toggle("scrolls", scrolls);
-    const isFigure = frame.matches(".figure-frame");
+    const what = Object.keys(HINTS).find((selector) => frame.matches(selector));
     if (scrolls) {
       frame.tabIndex = 0;
-      if (!isFigure) return;
+      if (!what || frame.scrollWidth <= frame.clientWidth + 1) return;
       const hint = document.createElement("p");
       hint.className = "figure-hint";
-      hint.textContent = "\u2194 Scroll sideways to see the whole figure.";
-      frame.after(hint);
+      hint.textContent = `\u2194 Scroll sideways to see ${HINTS[what]}.`;
+      if (frame.querySelector("table")) frame.before(hint); /* a table may be longer than the screen */
+      else (frame.closest("div.math") ?? frame).after(hint);
+      hints.set(frame, hint);
+      if (what !== ".figure-frame") return;
       frame.setAttribute("role", "group");
       frame.setAttribute("aria-label", "Figure that scrolls sideways");
     } else {
-      if (isFigure) frame.nextElementSibling.remove();
+      hints.get(frame)?.remove();
       ["tabindex", "role", "aria-label"].forEach((name) => frame.removeAttribute(name));
     }
   };

@@ -43,6 +43,11 @@ FRAMES = """() => [...document.querySelectorAll('.figure-frame')].filter(f => f.
     label: f.getAttribute('aria-label') ?? '',
     hint: f.nextElementSibling?.matches('.figure-hint') ?? false,
 }))"""
+# So do tables, whose line stands above them, and formulas.
+HINTED = """() => [...document.querySelectorAll('.pst-scrollable-table-container, .bd-article mjx-container[display]')]
+    .filter(f => f.checkVisibility() && f.scrollWidth > f.clientWidth + 1)
+    .map(f => f.querySelector('table') ? f.previousElementSibling : (f.closest('div.math') ?? f).nextElementSibling)
+    .map(line => line?.textContent ?? '')"""
 # matplotlib writes the text of an SVG as outlines of 100 units per em: their scale is the size of the text.
 SMALLEST = """async (name) => {
     const image = document.querySelector(`#${name} img`);
@@ -173,14 +178,17 @@ def test_text_of_diagrams_is_legible_on_a_telephone(browser, address, page):
     tab.evaluate("() => document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
     tab.wait_for_function("() => [...document.images].every(i => i.complete)")
     smallest = tab.evaluate(SMALLEST, DIAGRAMS[page])
-    frames = tab.evaluate(FRAMES)
+    frames, hinted = tab.evaluate(FRAMES), tab.evaluate(HINTED)
     too_wide = tab.evaluate("() => document.documentElement.scrollWidth > window.innerWidth")
     tab.set_viewport_size(SCREEN)
-    tab.wait_for_function("() => ![...document.querySelectorAll('.figure-hint')].some(h => h.checkVisibility())")
+    tab.wait_for_function(
+        "() => ![...document.querySelectorAll('.figure-frame + .figure-hint')].some(h => h.checkVisibility())"
+    )
     context.close()
     assert smallest >= 9.99
     assert not too_wide
     assert frames and any(frame["scrolls"] for frame in frames)
+    assert hinted and all("Scroll sideways" in line for line in hinted)
     for frame in frames:
         assert frame["scrolls"] == frame["focus"] == frame["hint"] == bool(frame["label"])
 

@@ -32,8 +32,10 @@ def course(tmp_path):
 def test_figures_stale_ones_and_missing_ones(course):
     assert markdown("grading", course).splitlines()[2:] == [
         "| speed | 7 a second | 2026-01-02 |",
-        "| kills | 20 | 2026-01-03, before the last change of its code |",
+        "| kills | 20 | 2026-01-03 † |",
         "| fuzz | *not yet* | |",
+        "",
+        "† Measured before the last change of its code.",
     ]
 
 

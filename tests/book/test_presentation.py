@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from docutils import nodes
 from docutils.utils import new_document
-from segedu_site import icons, maths, metadata, npm, pictures, presentation, weight
+from segedu_site import icons, links_to_papers, maths, metadata, npm, pictures, presentation, weight
 from small_book import build
 
 from segedu import __version__
@@ -154,6 +154,27 @@ def test_the_search_index_is_loaded_for_a_search_only():
     loading = '<script src="../searchindex.js"></script>'
     assert loading not in presentation.finish(f"<html>{loading}</html>")
     assert loading in presentation.finish(f'<html>{loading}<div id="search-results"></div></html>')
+
+
+def test_names_in_tables_break_after_slashes_and_underscores():
+    cell = '<td><code><span class="pre">segedu/panoptic/mask_2former.py</span> <span class="pre">a_b</span></code></td>'
+    page = f'<p><code><span class="pre">segedu/panoptic.py</span></code></p>{cell}<td>torch.nn_and_more</td>'
+    found = presentation.breaks_in_names(page)
+    assert "segedu/<wbr>panoptic/<wbr>mask_<wbr>2former.py<" in found
+    assert found.count("<wbr>") == 3
+
+
+def test_papers_are_linked_where_they_are_named():
+    text = "See arXiv:1505.04597, doi:10.1038/s41592-020-01018-x. Not 10.5/3 or x10."
+    first, arxiv, _, doi, last = links_to_papers.linked(text)
+    assert (first, last) == ("See ", ". Not 10.5/3 or x10.")
+    assert (arxiv.astext(), arxiv["refuri"]) == ("arXiv:1505.04597", "https://arxiv.org/abs/1505.04597")
+    assert (doi.astext(), doi["refuri"]) == (
+        "doi:10.1038/s41592-020-01018-x",
+        "https://doi.org/10.1038/s41592-020-01018-x",
+    )
+    code = nodes.literal("", "arXiv:1505.04597")
+    assert links_to_papers.is_fixed(code[0]) and not links_to_papers.is_fixed(nodes.paragraph("", text)[0])
 
 
 def test_names_for_screen_readers():

@@ -39,7 +39,7 @@ def test_a_table_has_a_column_for_each_class(tmp_path: Path) -> None:
         "|  | AP50, mean | red cells | white cells | platelets | AP, mean | parameters | steps | CPU-seconds |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
         "| *Otsu + components* | 30.2 | 23.8 | 66.6 | – | 9.7 |  |  |  |",
-        "| **one** (before the last change of its code) | 80.0 | 70.0 | 100.0 | – | 40.0 | 722,736 | 1200 | 198.4 |",
+        "| **one** † | 80.0 | 70.0 | 100.0 | – | 40.0 | 722,736 | 1200 | 198.4 |",
     ]
     assert real_data_table("hippocampus", folder) == "No recipe on `hippocampus` has a measured row so far."
     with pytest.raises(ValueError, match="data is 'shapes', expected one of hippocampus"):
