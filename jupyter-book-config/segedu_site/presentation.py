@@ -77,6 +77,11 @@ def breaks_in_names(page: str) -> str:
     return re.sub(r"<td\b.*?</td>", broken, page, flags=re.DOTALL)
 
 
+def whole_options(page: str) -> str:
+    """Mark options of commands, such as `--data`, which a line break would separate from their hyphens."""
+    return re.sub(r'<span class="pre">(?=--?[a-z][\w-]*</span>)', '<span class="pre option">', page)
+
+
 RULES: tuple[Callable[[str], str], ...] = (
     one_viewport,
     search_on_its_own_page,
@@ -84,6 +89,7 @@ RULES: tuple[Callable[[str], str], ...] = (
     names_that_are_visible,
     plain_references,
     breaks_in_names,
+    whole_options,
     icons.replace,
 )
 

@@ -164,6 +164,12 @@ def test_names_in_tables_break_after_slashes_and_underscores():
     assert found.count("<wbr>") == 3
 
 
+def test_options_of_commands_stay_whole():
+    page = '<code><span class="pre">train</span> <span class="pre">--data</span> <span class="pre">--</span></code>'
+    assert presentation.whole_options(page).count("option") == 1
+    assert '<span class="pre option">--data</span>' in presentation.whole_options(page)
+
+
 def test_papers_are_linked_where_they_are_named():
     text = "See arXiv:1505.04597, doi:10.1038/s41592-020-01018-x. Not 10.5/3 or x10."
     first, arxiv, _, doi, last = links_to_papers.linked(text)
