@@ -85,12 +85,13 @@
       if (element.dataset.state) return;
       element.dataset.state = "loading";
       element.dataset.startedAt = performance.now();
-      button.disabled = true;
+      button.setAttribute("aria-disabled", "true"); // a button that is disabled would lose the focus of a keyboard
       status.textContent = `Loading the network and its runtime (${settings.megabytes} MB) …`;
       try {
         await start(element, settings);
         element.dataset.state = "ready";
         element.dataset.readyAt = performance.now();
+        if (document.activeElement === button) element.querySelector(".network-stage")?.focus({ preventScroll: true });
         button.remove();
         status.remove();
       } catch (error) {
