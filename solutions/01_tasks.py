@@ -60,9 +60,10 @@ show(fig, alt=alt)
 #
 # **Worked example.** With $K = 3$, the map
 #
-# | 0 | 2 |
-# |---|---|
-# | 1 | 255 |
+# ```text
+# 0    2
+# 1  255
+# ```
 #
 # has the planes $\begin{pmatrix} 1 & 0 \\ 0 & 0 \end{pmatrix}$, $\begin{pmatrix} 0 & 0 \\ 1 & 0 \end{pmatrix}$ and
 # $\begin{pmatrix} 0 & 1 \\ 0 & 0 \end{pmatrix}$. The map has four pixels. The planes contain three ones, because one
@@ -96,7 +97,7 @@ check(one_hot)
 # %% name="one_hot_figure" role="show"
 planes = torch.as_tensor(use(one_hot)(scene["semantic"], len(CLASSES)))
 panels = [*zip(CLASSES, planes, strict=True), ("sum of all planes", planes.sum(0))]
-fig, axes = plt.subplots(3, 4, figsize=(10, 5.2), layout="constrained")
+fig, axes = plt.subplots(4, 3, figsize=(7.5, 6.8), layout="constrained")
 for ax in axes.flat:
     ax.set_axis_off()
 for ax, (title, plane) in zip(axes.flat, panels, strict=False):
@@ -116,8 +117,9 @@ show(fig, alt=f"Ten black and white planes, one per class, and their sum: 1 ever
 # **Worked example.** An image has one row of five pixels. The first and farthest instance is a car, class 7, on pixels
 # 0 to 2. The second and nearest is a person, class 6, on pixels 2 and 3. The class map is
 #
-# | 7 | 7 | 6 | 6 | 0 |
-# |---|---|---|---|---|
+# ```text
+# 7  7  6  6  0
+# ```
 #
 # Pixel 2 is in both masks and gets the class of the person, who is nearer. Only the order of the instances matters,
 # not which class index is larger. Pixel 4 is in no mask, so it is background.
@@ -156,7 +158,7 @@ dilated = torch.nn.functional.max_pool2d(scene["masks"].float(), 13, stride=1, p
 order = scene["boxes"][:, 3].argsort()
 paint = use(semantic_from_instances)
 maps = [torch.as_tensor(paint(dilated[o], scene["labels"][o])) for o in (order, order.flip(0))]
-fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.2), layout="constrained")
+fig, axes = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
 for ax, class_map, title in zip(axes, maps, ("nearest last", "nearest first")):
     shown = torch.where(class_map > 0, class_map - THINGS[0] + 1, 0)
     ax.imshow(overlay(scene["image"], shown, opacity=0.6))
@@ -253,10 +255,11 @@ show(fig, alt=f"Bar chart of the number of pixels of {len(values)} encoded value
 #
 # **Worked example.** Classes 2 and 3 are things:
 #
-# | 2 | 2 | 0 | 3 |
-# |---|---|---|---|
-# | 0 | 0 | 2 | 3 |
-# | 3 | 3 | 255 | 3 |
+# ```text
+# 2  2    0  3
+# 0  0    2  3
+# 3  3  255  3
+# ```
 #
 # Class 2 has two components, because its two groups of pixels touch only at a corner. Class 3 has two components as
 # well: the void pixel between its two groups of pixels does not belong to class 3, so it does not connect them.
@@ -375,13 +378,13 @@ check(mask_to_box)
 # %% name="box_figure" role="show"
 from matplotlib.patches import Rectangle
 
-fig, axes = plt.subplots(1, 2, figsize=(10, 3.3), width_ratios=(1.5, 1), layout="constrained")
+fig, axes = plt.subplots(1, 2, figsize=(8.5, 3), width_ratios=(1.5, 1), layout="constrained")
 axes[0].imshow(overlay(scene["image"], scene["masks"]))
 fractions = []
 for number, mask in enumerate(scene["masks"], start=1):
     x1, y1, x2, y2 = (int(v) for v in use(mask_to_box)(mask))
     axes[0].add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, ec="white", lw=1.5))
-    axes[0].text(x1, y1 - 1, number, color="white", fontsize=9)
+    axes[0].text(x1, y1, number, color="black", ha="center", va="center", bbox={"facecolor": "white", "pad": 1.5})
     fractions.append(float(mask.sum()) / max((x2 - x1) * (y2 - y1), 1))
 axes[0].set_axis_off()
 names = [f"{n} {CLASSES[k]}" for n, k in enumerate(scene["labels"].tolist(), start=1)]

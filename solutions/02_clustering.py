@@ -48,7 +48,7 @@ def small_image(photo, shrink):
 
 cup = small_image(coffee(), 4)
 colours = cup.flatten(1).T.numpy()
-fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained", width_ratios=(1.3, 1))
+fig, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained", width_ratios=(1.3, 1))
 axes[0].imshow(cup.permute(1, 2, 0))
 axes[0].set(xticks=[], yticks=[], title=f"image, {cup.shape[1]} x {cup.shape[2]} pixels")
 axes[1].scatter(colours[::3, 0], colours[::3, 2], c=colours[::3], s=3)
@@ -121,12 +121,13 @@ for rows in (slice(0, 75), slice(75, None)):
     for columns in (slice(0, 96), slice(96, None)):
         quarter = grey[rows, columns].contiguous()
         quarters[rows, columns] = quarter > float(threshold(quarter, 256))
-fig, axes = plt.subplots(1, 4, figsize=(12, 2.5), layout="constrained")
+fig, axes = plt.subplots(2, 2, figsize=(7.5, 5.4), layout="constrained")
+axes = axes.ravel()
 axes[1].hist(grey.flatten(), 64, color="#0072B2")
 axes[1].axvline(level, color="#D55E00")
 axes[1].set(title=f"histogram, threshold {level:.2f}", yticks=[], xlabel="grey value")
 panels = {"coins": grey, "one threshold": grey > level, "one per quarter": quarters}
-for ax, (title, panel) in zip(axes[[0, 2, 3]], panels.items()):
+for ax, (title, panel) in zip((axes[0], axes[2], axes[3]), panels.items()):
     ax.imshow(panel, cmap="gray")
     ax.set(title=title, xticks=[], yticks=[])
 show(
@@ -210,16 +211,16 @@ def label_colours(labels, shape):
 
 points, shape = cup.flatten(1).T, cup.shape[1:]
 runs = [kmeans(points, 5, 20, seed) for seed in (0, 1)]
-fig, axes = plt.subplots(1, 5, figsize=(13, 2.3), layout="constrained")
+fig, axes = plt.subplot_mosaic("01;23;44", figsize=(7.5, 7.2), layout="constrained")
 panels = [("step 1", runs[0][0][0]), ("step 5", runs[0][0][4]), ("step 20", runs[0][0][19])]
 panels.append(("another start, step 20", runs[1][0][19]))
-for ax, (title, labels) in zip(axes, panels):
-    ax.imshow(label_colours(labels, shape))
-    ax.set(title=title, xticks=[], yticks=[])
+for name, (title, labels) in zip("0123", panels):
+    axes[name].imshow(label_colours(labels, shape))
+    axes[name].set(title=title, xticks=[], yticks=[])
 for (_, inertias), style, start in zip(runs, ("-o", "--s"), ("first", "other")):
-    axes[4].plot(range(2, 21), inertias[1:], style, markersize=3, label=f"{start} start: {inertias[-1]:.0f}")
-axes[4].set(xlabel="step", title="inertia", xticks=[2, 10, 20])
-axes[4].legend(fontsize=8)
+    axes["4"].plot(range(2, 21), inertias[1:], style, markersize=3, label=f"{start} start: {inertias[-1]:.0f}")
+axes["4"].set(xlabel="step", title="inertia", xticks=[2, 10, 20])
+axes["4"].legend()
 show(fig, alt="Five clusters after 1, 5 and 20 steps, and clusters from another start, whose inertia ends lower.")
 
 # %% [markdown] name="xy_features_idea"
@@ -266,8 +267,8 @@ check(xy_features)
 
 # %% name="xy_figure" role="show"
 describe = use(xy_features)
-fig, axes = plt.subplots(1, 4, figsize=(12, 2.4), layout="constrained")
-for ax, weight in zip(axes, (0.0, 0.5, 1.0, 4.0)):
+fig, axes = plt.subplots(2, 2, figsize=(7.5, 5.4), layout="constrained")
+for ax, weight in zip(axes.flat, (0.0, 0.5, 1.0, 4.0)):
     labels = kmeans(torch.as_tensor(describe(cup, weight)).float(), 6, 15)[0][-1]
     ax.imshow(label_colours(labels, shape))
     ax.set(title=f"weight {weight:g}", xticks=[], yticks=[])
@@ -350,7 +351,8 @@ def as_colours(scores, shape):
 windows = torch.nn.functional.unfold(torch.nn.functional.pad(cup[None], [3] * 4, mode="replicate"), 7)[0].T
 scores = torch.as_tensor(use(pca_project)(windows, 10)).float()
 explained = scores.var(dim=0) / windows.var(dim=0).sum()
-fig, axes = plt.subplots(1, 4, figsize=(12, 2.5), layout="constrained")
+fig, axes = plt.subplots(2, 2, figsize=(7.5, 5.4), layout="constrained")
+axes = axes.ravel()
 axes[0].imshow(cup.permute(1, 2, 0))
 axes[1].imshow(as_colours(scores, shape))
 axes[2].imshow(label_colours(kmeans(scores, 6, 15)[0][-1], shape))
@@ -423,7 +425,7 @@ splits = range(1, len(positions))
 ncut = use(ncut_value)
 ncuts = [float(ncut(weights, torch.arange(len(positions)) < t)) for t in splits]
 cuts = [float(weights[:t, t:].sum()) for t in splits]
-fig, axes = plt.subplots(1, 2, figsize=(10, 2.6), layout="constrained")
+fig, axes = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
 for ax, name, values in zip(axes, ("cut", "normalised cut"), (cuts, ncuts)):
     best = int(np.argmin(values))
     ax.plot((positions[:-1] + positions[1:]) / 2, values, "-o", markersize=3, color="#0072B2")
@@ -518,7 +520,8 @@ for n, (r, c, s) in enumerate(discs):
     waves = 1 + 0.09 * np.sin(5 * np.arctan2(y - r, x - c) + n)
     cells |= torch.from_numpy(np.hypot(y - r, x - c) <= s * waves)
 depth = ndimage.distance_transform_edt(cells)
-fig, axes = plt.subplots(1, 4, figsize=(13, 2.4), layout="constrained")
+fig, axes = plt.subplots(2, 2, figsize=(8, 5.2), layout="constrained")
+axes = axes.ravel()
 axes[0].imshow(depth, cmap="cividis")
 axes[0].set(title=f"distance; {ndimage.label(cells)[1]} components, {len(discs)} cells")
 for ax, reach in zip(axes[1:], (1, 5, 25)):

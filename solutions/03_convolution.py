@@ -49,8 +49,9 @@ values, indices = F.max_pool2d(edges, 2, return_indices=True)
 sparse = F.max_unpool2d(values, indices, 2)
 large = F.conv_transpose2d(sparse, torch.ones(1, 1, 3, 3, dtype=torch.float64), stride=2)
 stages = {"image": photo, "convolution": edges, "max pooling": values, "unpooling": sparse, "transposed conv.": large}
-fig, axes = plt.subplots(1, 5, figsize=(12, 2.8), layout="constrained")
-for ax, (name, stage) in zip(axes, stages.items(), strict=True):
+fig, axes = plt.subplots(2, 3, figsize=(7.5, 5.4), layout="constrained")
+axes[1, 2].set_axis_off()  # five panels in a grid of six
+for ax, (name, stage) in zip(axes.flat, stages.items(), strict=False):
     ax.imshow(stage[0, 0], cmap="gray", extent=(0, stage.shape[3], stage.shape[2], 0))
     ax.set(xlim=(0, 70), ylim=(70, 0), xticks=[], yticks=[])
     ax.set_title(f"{name}\n{stage.shape[2]} x {stage.shape[3]}", fontsize=10)
@@ -186,7 +187,8 @@ check(conv2d_loops)
 blur = torch.full((1, 1, 5, 5), 1 / 25, dtype=torch.float64)
 kernels = [("vertical edges", sobel, 1), ("horizontal edges", sobel.mT, 1), ("blur, stride 3", blur, 3)]
 convolve, no_bias = use(conv2d_loops), torch.zeros(1, dtype=torch.float64)
-fig, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")
+fig, axes = plt.subplots(2, 2, figsize=(6.4, 6.4), layout="constrained")
+axes = axes.ravel()
 axes[0].imshow(photo[0, 0], cmap="gray")
 axes[0].set_title("image, 70 x 70", fontsize=10)
 titles = []
@@ -220,8 +222,9 @@ maxima, indices = F.max_pool2d(plane[None, None], 2, return_indices=True)
 mean = F.avg_pool2d(plane[None, None], 2)[0, 0]
 panels = {"plane": plane, "max pooling": maxima[0, 0], "indices": indices[0, 0], "average pooling": mean}
 panels["average unpooling"] = mean.repeat_interleave(2, 0).repeat_interleave(2, 1)
-fig, axes = plt.subplots(1, 5, figsize=(11, 2.5), layout="constrained")
-for ax, (name, grid) in zip(axes, panels.items(), strict=True):
+fig, axes = plt.subplots(2, 3, figsize=(7, 4.8), layout="constrained")
+axes[1, 2].set_axis_off()
+for ax, (name, grid) in zip(axes.flat, panels.items(), strict=False):
     ax.imshow(grid, cmap="cividis", vmin=0, vmax=16 if name == "indices" else 8)
     for (y, x), value in np.ndenumerate(grid.numpy()):
         ax.text(x, y, f"{value:g}", ha="center", va="center", color="white" if value < 5 else "black")
@@ -269,7 +272,7 @@ def max_unpool(values, indices, size):
 check(max_unpool)
 
 # %% [markdown] name="unpool_figure_text"
-# The next figure starts with the edges of the photograph, pooled with windows of 4x4. The two panels on the right
+# The next figure starts with the edges of the photograph, pooled with windows of 4x4. The two panels below
 # restore the size by max unpooling and by average unpooling. In which of them are the outlines still at their original
 # positions?
 
@@ -279,8 +282,8 @@ maxima, indices = F.max_pool2d(fine, 4, return_indices=True)
 unpooled = torch.as_tensor(use(max_unpool)(maxima, indices, (68, 68)))
 smooth = F.avg_pool2d(fine, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)
 panels = {"edges": fine, "max pooled": maxima, "max unpooled": unpooled, "average pooled and unpooled": smooth}
-fig, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")
-for ax, (name, grid) in zip(axes, panels.items(), strict=True):
+fig, axes = plt.subplots(2, 2, figsize=(6.6, 6.8), layout="constrained")
+for ax, (name, grid) in zip(axes.flat, panels.items(), strict=True):
     ax.imshow(grid[0, 0], cmap="gray", vmin=0, vmax=2)
     ax.set_title(f"{name}, {grid.shape[2]} x {grid.shape[3]}", fontsize=9)
     ax.set_axis_off()
@@ -382,7 +385,9 @@ show(
 # %% name="scatter_picture" role="show"
 image = torch.tensor([[1.0, 2], [3, 4]], dtype=torch.float64)
 kernel = torch.ones(1, 1, 3, 3, dtype=torch.float64)
-fig, axes = plt.subplots(1, 5, figsize=(11, 2.5), layout="constrained")
+fig, axes = plt.subplots(2, 3, figsize=(7, 4.8), layout="constrained")
+axes = axes.ravel()
+axes[5].set_axis_off()
 total = torch.zeros(5, 5, dtype=torch.float64)
 for k, (y, x) in enumerate(np.ndindex(2, 2)):
     one = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
@@ -438,7 +443,7 @@ ones = torch.eye(16, dtype=torch.float64).reshape(16, 1, 4, 4)
 forward = torch.as_tensor(use(conv2d_loops)(ones, kernel, no_bias, 1, 0)).reshape(16, 4).T
 ones = torch.eye(4, dtype=torch.float64).reshape(4, 1, 2, 2)
 backward = torch.as_tensor(use(tconv2d)(ones, kernel, 1, 0)).reshape(4, 16).T
-fig, axes = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained", width_ratios=(3, 1))
+fig, axes = plt.subplots(1, 2, figsize=(8, 4.8), layout="constrained", width_ratios=(3, 1))
 for ax, name, matrix in ((axes[0], "convolution, 4x4 to 2x2", forward), (axes[1], "transposed, 2x2 to 4x4", backward)):
     ax.imshow(matrix, cmap="cividis")
     for (i, j), value in np.ndenumerate(matrix.numpy()):

@@ -56,7 +56,7 @@ def predict(scene, seed):
 scene = draw_shapes(seed=38, size=(80, 80), count=(4, 5))
 target, preds = scene["semantic"], predict(scene, seed=1)
 alt = "A scene of coloured shapes, its ground truth, a prediction with errors, and the errors in three patterns."
-show(compare(scene["image"], target, preds), alt=alt)
+show(compare(scene["image"], target, preds, width=1.8), alt=alt)
 
 # %% [markdown] name="matrix_idea"
 # ## 1. The confusion matrix (4 points)
@@ -258,7 +258,8 @@ predictions = {
     "all background": torch.zeros_like(small_target),
     "correct": small_target,
 }
-fig, axes = plt.subplots(1, 4, figsize=(11, 2.4), layout="constrained")
+fig, axes = plt.subplots(2, 2, figsize=(7, 5.4), layout="constrained")
+axes = axes.ravel()
 axes[0].imshow(small["image"].permute(1, 2, 0))
 axes[0].set_title("image", fontsize=9)
 summary, count_pairs, mean_iou = [], use(confusion_matrix), use(miou)
@@ -374,12 +375,15 @@ gt_boxes = scene["boxes"]
 noise = torch.from_numpy(rng.uniform(-4, 4, (len(gt_boxes), 4))).float()
 pred_boxes = (gt_boxes + noise)[rng.permutation(len(gt_boxes))][1:]
 ious = torch.as_tensor(use(box_iou)(pred_boxes, gt_boxes))
-fig, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-axes[0].imshow(scene["image"].permute(1, 2, 0), alpha=0.6)
+fig, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
+axes[0].imshow(scene["image"].permute(1, 2, 0), alpha=0.4)
 for letter, boxes, style, colour in (("g", gt_boxes, "-", "black"), ("p", pred_boxes, "--", "#0072B2")):
     for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
         axes[0].add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, ls=style, lw=1.8))
-        axes[0].text(x1 if letter == "g" else x2, y1, f"{letter}{i}", color=colour, fontsize=9)
+        # a ground-truth box has its label at its top left corner, a predicted box at its bottom right corner
+        corner = (x1, y1) if letter == "g" else (min(x2, scene["image"].shape[2]), y2)
+        patch = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": colour}
+        axes[0].text(*corner, f"{letter}{i}", color=colour, ha="center", va="center", bbox=patch)
 axes[0].set_axis_off()
 axes[1].imshow(ious, cmap="cividis", vmin=0, vmax=1)
 for (i, k), value in np.ndenumerate(ious.numpy()):
@@ -434,8 +438,8 @@ def giou(boxes1, boxes2):
 check(giou)
 
 # %% [markdown] name="giou_figure_text"
-# In the next figure, gradient ascent on IoU (left) and on GIoU (middle) changes the coordinates of a dashed box, from
-# the same start. The solid box is the goal, and the numbers at the dashed boxes count the steps. The right panel shows
+# In the next figure, gradient ascent on IoU (left) and on GIoU (right) changes the coordinates of a dashed box, from
+# the same start. The solid box is the goal, and the numbers at the dashed boxes count the steps. The lower panel shows
 # IoU and GIoU against the step. With IoU, the gradient is 0, so the box does not move at all. With GIoU, the box first
 # grows until it covers the goal, and then shrinks until it matches the goal.
 
@@ -453,19 +457,19 @@ def climb(measure, steps=400, rate=12.0, h=0.01):
     return np.array(path)
 
 
-fig, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
-for ax, name, measure in ((axes[0], "IoU", use(box_iou)), (axes[1], "GIoU", use(giou))):
+fig, axes = plt.subplot_mosaic([["IoU", "GIoU"], ["plot", "plot"]], figsize=(8, 5.8), layout="constrained")
+for ax, name, measure in ((axes["IoU"], "IoU", use(box_iou)), (axes["GIoU"], "GIoU", use(giou))):
     path = climb(measure)
     ax.add_patch(Rectangle((4, 4), 8, 6, fill=False, lw=2.5))
     for k in (0, 20, 60, 120, 399) if name == "GIoU" else (0,):
         x1, y1, x2, y2, _ = path[k]
         ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec="#D55E00", ls="--"))
-        ax.text(x2 + 0.3, y2, k if name == "GIoU" else "all steps", color="#D55E00", fontsize=8)
+        ax.text(x2 + 0.3, y2, k if name == "GIoU" else "all steps", color="#D55E00")
     ax.set(xlim=(0, 37), ylim=(24, 0), aspect="equal", title=f"gradient ascent on {name}")
     colour, style = {"IoU": ("#E69F00", "-"), "GIoU": ("#CC79A7", "--")}[name]
-    axes[2].plot(path[:, 4], style, color=colour, label=f"{name}, final value {path[-1, 4]:.2f}")
-axes[2].set(xlabel="step", ylabel="IoU or GIoU")
-axes[2].legend()
+    axes["plot"].plot(path[:, 4], style, color=colour, label=f"{name}, final value {path[-1, 4]:.2f}")
+axes["plot"].set(xlabel="step", ylabel="IoU or GIoU")
+axes["plot"].legend()
 show(
     fig,
     alt="Gradient ascent on IoU does not move the box. "
@@ -538,7 +542,7 @@ y, x = torch.meshgrid(torch.arange(90), torch.arange(90), indexing="ij")
 disc = (y - 45) ** 2 + (x - 45) ** 2 < 36**2
 thin = (y - 45) ** 2 + (x - 45) ** 2 < 33**2
 bitten = disc & ~((y - 45) ** 2 + (x - 76) ** 2 < 18.25**2)
-fig, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
 summary, overlap, outline_score = [], use(iou_dice), use(boundary_f1)
 for ax, name, mask, style in ((axes[0], "too small", thin, "o-"), (axes[1], "piece missing", bitten, "s--")):
     value = float(overlap(mask, disc)[0])

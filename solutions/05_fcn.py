@@ -79,7 +79,7 @@ layer.weight.data = torch.tensor([[1.0, 2, 3, 4]])
 features = torch.tensor([[[1.0, 0, 0], [0, 0, 1], [0, 1, 0]]])
 with torch.no_grad():
     windows = {(y, x): layer(features[:, y : y + 2, x : x + 2].flatten()).item() for y in (0, 1) for x in (0, 1)}
-print("fully connected layer, window by window:", windows)
+print("fully connected layer:", windows)
 print("convolution:", torch.nn.functional.conv2d(features, torch.tensor([[[[1.0, 2], [3, 4]]]])).tolist())
 
 
@@ -390,8 +390,8 @@ keep = (spread == 1).double()
 decoded = torch.as_tensor(use(segnet_decode)(x, indices, sizes, [spread, keep]))
 smooth = torch.nn.functional.interpolate(x, size=sizes[0], mode="bilinear")
 panels = {"outlines": lines, "after two poolings": x, "interpolated": smooth, "decoded by SegNet": decoded}
-fig, axes = plt.subplots(1, 4, figsize=(12, 2.5), layout="constrained")
-for axis, (title, panel) in zip(axes, panels.items()):
+fig, axes = plt.subplots(2, 2, figsize=(7.5, 5.6), layout="constrained")
+for axis, (title, panel) in zip(axes.flat, panels.items()):
     axis.imshow(panel[0, 0], cmap="gray", vmin=0, vmax=1)
     axis.set_title(f"{title}, {panel.shape[2]} x {panel.shape[3]}", fontsize=10)
     axis.set_axis_off()
@@ -646,26 +646,26 @@ for stride in (32, 16, 8):
     print(f"FCN-{stride}s: mean IoU {scores[stride]['mean_iou']:.3f} on {len(val_images)} new images, scale {SCALE}")
 
 # %% [markdown] name="table_text"
-# The first row of the table is a simple baseline: at each pixel it predicts the class that is most frequent at this
-# position in the training images. The rows "upper bound" are not predictions of a network. They use scores computed
-# from the ground truth, as the widget does. For which classes is a network farthest from its upper bound? (On
-# photographs we have run these cells only on a CPU, for a few iterations and without the weights of ImageNet.)
+# The column "frequent" is a simple baseline: at each pixel it predicts the class that is most frequent at this
+# position in the training images. The columns "bound" are not predictions of a network but upper bounds. They use
+# scores computed from the ground truth, as the widget does. For which classes is a network farthest from its upper
+# bound? (On photographs we have run these cells only on a CPU, for a few iterations and without the weights of
+# ImageNet.)
 
 # %% name="train_table" role="train"
 from segedu.metrics.semantic import iou_per_class
 
 most_frequent = torch.stack([(targets == k).sum(0) for k in range(len(classes))]).argmax(0)
-rows = {
-    "most frequent": iou_per_class(most_frequent.expand_as(val_targets), val_targets, len(classes), ignore_index=255)
-}
+rows = {"frequent": iou_per_class(most_frequent.expand_as(val_targets), val_targets, len(classes), ignore_index=255)}
 for stride in (32, 16, 8):
     rows[f"FCN-{stride}s"] = torch.tensor(scores[stride]["iou_per_class"])
 for stride in (32, 16, 8):
     best = torch.stack([upper_bound(single, stride, len(classes)) for single in val_targets])
-    rows[f"upper bound, {stride}"] = iou_per_class(best, val_targets, len(classes), ignore_index=255)
-print(f"{'IoU':<18}{'mean':>6} |" + "".join(f"{name[:6]:>7}" for name in classes))
-for name, ious in rows.items():
-    print(f"{name:<18}{float(ious.nanmean()):6.2f} |" + "".join(f"{float(value):7.2f}" for value in ious))
+    rows[f"bound {stride}"] = iou_per_class(best, val_targets, len(classes), ignore_index=255)
+print(f"{'IoU':<12}" + "".join(f"{name:>10}" for name in rows))
+columns = [[float(ious.nanmean()), *ious.tolist()] for ious in rows.values()]
+for name, *values in zip(("mean", *classes), *columns):
+    print(f"{name:<12}" + "".join(f"{value:10.2f}" for value in values))
 
 # %% [markdown] name="train_figure_text"
 # The next figure shows the predictions of the three networks for one validation image, and below each prediction its
@@ -678,7 +678,8 @@ shown = int((val_targets == classes.index("pet" if folder else "person")).sum((1
 fig, axes = plt.subplots(2, 4, figsize=(12, 4.4), layout="constrained")
 axes[0, 0].imshow(val_images[shown].permute(1, 2, 0))
 axes[1, 0].imshow(class_picture(val_targets[shown]))
-axes[0, 0].set_title("validation image, ground truth")
+axes[0, 0].set_title("validation image")
+axes[1, 0].set_title("ground truth")
 for column, (stride, net) in zip(axes.T[1:], nets.items()):
     with torch.no_grad():
         labels = net(val_images[shown : shown + 1])[0].argmax(0)
@@ -686,7 +687,7 @@ for column, (stride, net) in zip(axes.T[1:], nets.items()):
     column[0].imshow(class_picture(labels))
     column[0].set_title(f"FCN-{stride}s")
     column[1].imshow(error_picture(val_images[shown], wrong))
-    column[1].set_title(f"{float(wrong.float().mean()):.0%} wrong", fontsize=9)
+    column[1].set_title(f"{float(wrong.float().mean()):.0%} wrong")
 for axis in axes.flat:
     axis.set_axis_off()
 show(

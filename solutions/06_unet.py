@@ -342,8 +342,9 @@ check(build_unet)
 
 # %% [markdown] name="build_unet_after"
 # How large is the receptive field of one logit? The next figure shows the gradient of the logits of the pixel in the
-# middle with respect to the image, for your network at depth 1, 2 and 3. The scale is logarithmic: the influence of
-# distant pixels is small, but not zero.
+# middle with respect to the image, for your network at depth 1, 2 and 3. The title of each panel gives the number
+# of rows on which these logits depend. The scale is logarithmic: the influence of distant pixels is small, but not
+# zero.
 
 # %% name="build_unet_figure" role="show"
 torch.manual_seed(0)
@@ -354,7 +355,7 @@ for axis, depth in zip(axes, (1, 2, 3)):
     net(x)[0, :, 32, 32].sum().backward()
     seen = int((x.grad != 0).any(dim=3).sum())
     axis.imshow(torch.log10(x.grad[0, 0].abs() + 1e-12), cmap="cividis", vmin=-9, vmax=-1)
-    axis.set(title=f"depth {depth}: depends on {seen} rows", xticks=[], yticks=[])
+    axis.set(title=f"depth {depth}: {seen} rows", xticks=[], yticks=[])
 show(
     fig,
     alt="Three maps of the gradient, for depth 1, 2 and 3. The window on which the middle logits depend grows with the "
@@ -423,7 +424,7 @@ rows, columns = np.mgrid[:40, :64]
 for number, (row, column, radius) in enumerate([(20, 13, 10), (20, 35, 10), (19, 54, 7)], start=1):
     label_map[np.hypot(rows - row, columns - column) < radius] = number
 weights = use(weight_map)(label_map, (0.7, 1.8), 10.0, 5.0)
-fig, axes = plt.subplots(1, 2, figsize=(8.4, 2.7))
+fig, axes = plt.subplots(1, 2, figsize=(8.4, 2.7), layout="constrained")
 axes[0].imshow(label_map, cmap="cividis")
 axes[0].set(title="label map of three cells", xticks=[], yticks=[])
 picture = axes[1].imshow(weights, cmap="cividis")
@@ -521,7 +522,8 @@ with torch.no_grad():
         tiles = use(tile_predict)(model, image, tile_size=24, margin=margin)
         differences[title] = (tiles - whole_model(mirrored)[0]).abs().amax(0)
 largest = {title: f"{float(gap.max()):.0e}" for title, gap in differences.items()}
-fig, axes = plt.subplots(1, 4, figsize=(12, 2.9))
+fig, axes = plt.subplots(2, 2, figsize=(7, 6), layout="constrained")
+axes = axes.ravel()
 axes[0].imshow(image[0], cmap="cividis")
 axes[0].set(title="image", xticks=[], yticks=[])
 for axis, (title, gap) in zip(axes[1:], differences.items()):
@@ -652,7 +654,7 @@ shown = (val_images[0, 0] - val_images[0, 0].min()) / (val_images[0, 0].max() - 
 for name, net in nets.items():
     with torch.no_grad():
         predicted = net(val_images[:1])[0].argmax(dim=0)
-    fig = compare(shown, val_target[0], predicted)
+    fig = compare(shown, val_target[0], predicted, width=1.8)
     fig.suptitle(f"U-Net {name}", y=1.04)
     show(
         fig,
@@ -680,7 +682,7 @@ def without_margin(tile):
 
 
 predicted = use(tile_predict)(without_margin, standardise(large["image"][:1]), 64, 16).argmax(dim=0)
-fig = compare(large["image"], large["semantic"], predicted, width=3.4)
+fig = compare(large["image"], large["semantic"], predicted, width=1.8)
 show(
     fig,
     alt="A large image of cells, its ground truth, the prediction composed of tiles, and its errors. No seams are "
@@ -726,7 +728,7 @@ print(f"prostate: Dice {dice:.3f} on 32 new slices, scale {SCALE}")
 # %% name="prostate_figure" role="train"
 with torch.no_grad():
     predicted = net(standardise(new_mri[:1, :1]).to(device))[0].argmax(dim=0).cpu()
-fig = compare(new_mri[0], new_organ[0], predicted)
+fig = compare(new_mri[0], new_organ[0], predicted, width=1.8)
 show(
     fig,
     alt="A new synthetic slice through a pelvis, the ground truth of its prostate, the prediction of the U-Net, and "

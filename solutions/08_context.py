@@ -100,8 +100,9 @@ check(ppm)
 street = draw_street(3)
 image = street["image"][None]
 levels = use(ppm)(image, [torch.eye(3)] * 4, [1, 2, 3, 6])
-fig, axes = plt.subplots(1, 5, figsize=(12, 1.9), layout="constrained")
-for ax, name, level in zip(axes, ("map", "1 x 1", "2 x 2", "3 x 3", "6 x 6"), torch.as_tensor(levels)[0].split(3)):
+fig, axes = plt.subplots(2, 3, figsize=(8, 3.8), layout="constrained")
+axes[1, 2].set_axis_off()  # five panels in a grid of six
+for ax, name, level in zip(axes.flat, ("map", "1 x 1", "2 x 2", "3 x 3", "6 x 6"), torch.as_tensor(levels)[0].split(3)):
     ax.imshow(level.permute(1, 2, 0).clamp(0, 1))
     ax.set(title=name, xticks=[], yticks=[])
 show(
@@ -160,7 +161,7 @@ check(dilate_conv)
 # %% name="dilate_conv_figure" role="show"
 impulse, ones, atrous = torch.zeros(1, 1, 31, 31), torch.ones(1, 1, 3, 3), use(dilate_conv)
 impulse[..., 15, 15] = 1
-fig, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")
+fig, axes = plt.subplots(1, 4, figsize=(9, 2.8), layout="constrained")
 for ax, rates in zip(axes, ([1, 1, 1], [2, 2, 2], [4, 4, 4], [1, 2, 4])):
     seen = impulse
     for rate in rates:
@@ -264,7 +265,7 @@ def run(image, output_stride):
 
 coarse, dense = run(image, 16), run(image, 4)
 difference = float((dense[..., ::4, ::4] - coarse).abs().max())
-fig, axes = plt.subplots(1, 3, figsize=(11, 2.5), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(9, 2.2), layout="constrained")
 for ax, title, panel in zip(axes, ("output stride 16", "output stride 4"), (coarse, dense)):
     ax.imshow(panel[0].mean(0), cmap="cividis")
     ax.set(title=f"{title}: {panel.shape[2]} x {panel.shape[3]}", xticks=[], yticks=[])
@@ -462,7 +463,8 @@ grey = image.mean(1, keepdim=True)
 low = torch.nn.functional.pad(grey, (1, 0, 1, 0), mode="replicate").diff(dim=2)[..., 1:].abs()
 joined = torch.as_tensor(use(v3plus_decode)(deep, torch.nn.functional.max_pool2d(low, 4), torch.ones(1, 1)))
 panels = {"image": image[0], "deep": deep[0].argmax(0), "deep, upsampled": joined[0, :10].argmax(0)}
-fig = class_maps({**panels, "low level": (joined[0, 10:] / joined[0, 10].max()).expand(3, -1, -1)})
+panels["low level"] = (joined[0, 10:] / joined[0, 10].max()).expand(3, -1, -1)
+fig = class_maps(panels, columns=2, width=3.5)
 show(
     fig,
     alt="A street; its classes in blocks of 16 by 16 pixels; the same classes upsampled, with coarse outlines; and a "
@@ -624,16 +626,16 @@ for output_stride, head in plans:
 # page](../course/results.md) has longer runs.
 
 # %% name="train_table" role="train"
-print(f"{'IoU':<22}" + "".join(f"{name:>11}" for name in CLASSES))
-for name, score in scores.items():
-    print(f"{name:<22}" + "".join(f"{float(value):>11.2f}" for value in score["iou_per_class"]))
+print(f"{'IoU':<11}" + "".join(f"{name.removeprefix('output '):>16}" for name in scores))
+for label, *values in zip(CLASSES, *(score["iou_per_class"] for score in scores.values())):
+    print(f"{label:<11}" + "".join(f"{float(value):>16.2f}" for value in values))
 
 # %% name="train_figure" role="train"
 number = max(range(len(data[1][1])), key=lambda i: len(data[1][1][i].unique()))  # the street with the most classes
 photo, ground_truth = data[1][0][number], data[1][1][number]
 with torch.no_grad():
     predictions = {name: net.cpu()(photo[None])[0].argmax(0) for name, net in nets.items()}
-fig = class_maps({"a new street": photo, "ground truth": ground_truth, **predictions}, columns=5)
+fig = class_maps({"a new street": photo, "ground truth": ground_truth, **predictions}, columns=2, width=3.5)
 show(
     fig,
     alt=f"A street, its ground truth, and the predictions of {len(predictions)} networks. The finer the map, the more "

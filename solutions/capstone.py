@@ -50,7 +50,8 @@ setup()
 # reports a test image that is a copy of one of those images, even if the copy is flipped or noisy.
 
 # %% name="data"
-### BEGIN SOLUTION: DATA, the name of your data set, and three lists of its samples: train, val and test
+# DATA is the name of your data set, and train, val and test are lists of its samples.
+### BEGIN SOLUTION: DATA, train, val and test
 from segedu.datasets.cells import Cells
 
 DATA = "cells"
@@ -71,11 +72,12 @@ print(
 # metric, state in one sentence which errors it does not detect. Chapters 4 and 13 discuss such errors.
 
 # %% name="metrics"
-### BEGIN SOLUTION: METRICS, a tuple of names, and measure(prediction, sample), which returns one value per metric
+# METRICS is a tuple of names, and measure(prediction, sample) returns one value per metric.
+### BEGIN SOLUTION: METRICS and measure
 from segedu.metrics.instance import instance_metrics
 from segedu.metrics.semantic import binary_dice
 
-METRICS = ("accuracy at IoU 0.5", "accuracy at IoU 0.8", "Dice of the foreground")
+METRICS = ("accuracy, IoU 0.5", "accuracy, IoU 0.8", "foreground Dice")
 
 
 def measure(prediction, sample):
@@ -96,7 +98,9 @@ def measure(prediction, sample):
 # in a method is random, its seed is `None`.
 
 # %% name="methods"
-### BEGIN SOLUTION: METHODS, a dict from names to functions (seed) -> (image -> prediction); BASELINE, a name
+# METHODS is a dict from names to functions (seed) -> (image -> prediction).
+# BASELINE is the name of one of them.
+### BEGIN SOLUTION: METHODS and BASELINE
 from segedu.recipes.baselines import OtsuWatershed
 from segedu.instance.cellpose.cellpose import Cellpose, cellpose_loss, cellpose_targets, postprocess
 from segedu.training import train_steps
@@ -157,7 +161,9 @@ METHODS = {BASELINE: threshold, "Cellpose": cellpose}
 # `scores`, the values of the first metric.
 
 # %% name="run"
-### BEGIN SOLUTION: rows, a list of capstone.Row(method, seed, values); predictions and scores: of your best method
+# rows is a list of capstone.Row(method, seed, values).
+# predictions and scores are those of your best method.
+### BEGIN SOLUTION: rows, predictions and scores
 rows, by_method = [], {}
 for name, start in METHODS.items():
     for seed in [None] if name == BASELINE else [0, 1]:
@@ -182,17 +188,23 @@ from segedu.viz import gallery, show
 
 ranked = capstone.worst(scores)
 titles = [f"{i}: {scores[i]:.2f}" for i in ranked]
-### BEGIN SOLUTION: a figure of the images in `ranked`: each prediction, with the ground truth beside or below it
+# Show a figure of the images in `ranked`: each prediction, and beside or below it its ground truth.
+### BEGIN SOLUTION: the figure
 images = [test[i]["image"] for i in ranked]
 maps = [[predictions[i] for i in ranked], [test[i]["label_map"] for i in ranked]]
-fig = gallery(images * 2, maps[0] + maps[1], titles=[*titles, *["ground truth"] * len(ranked)], columns=5, width=1.2)
+fig = gallery(images * 2, maps[0] + maps[1], titles=[*titles, *["ground truth"] * len(ranked)], columns=5, width=1.4)
+fig.set_layout_engine("constrained")  # leaves room for the titles between the rows
 alt = f"The {len(ranked)} images with the lowest accuracy, {ranked}: predictions above, ground truth below."
 show(fig, alt=alt)
 ### END SOLUTION
 
 
 # %% name="why"
-### BEGIN SOLUTION: WORST_BECAUSE, one sentence per image of `ranked`, in the same order: what is wrong, and why
+# WORST_BECAUSE has one sentence per image of `ranked`, in the same order: what is wrong, and why.
+### BEGIN SOLUTION: WORST_BECAUSE
+import textwrap
+
+
 def unmatched(prediction, sample):
     """For each unmatched nucleus: the error, and whether the nucleus is dimmer than the image's nuclei on average."""
     target, image = (sample[key].as_subclass(torch.Tensor) for key in ("label_map", "image"))
@@ -215,7 +227,8 @@ WORST_BECAUSE = [
 together = [pair for pairs in errors for pair in pairs]
 at_edge, dim = sum("border" in why for why, _ in together), sum(dim for _, dim in together)
 print(f"{len(together)} nuclei are unmatched: {at_edge} at the border, {dim} dimmer than average in their image.\n")
-print("\n".join(f"{i}: {why}" for i, why in zip(ranked, WORST_BECAUSE, strict=True)))
+for i, why in zip(ranked, WORST_BECAUSE, strict=True):
+    print(textwrap.fill(f"{i}: {why}", 85, subsequent_indent="    "))
 ### END SOLUTION
 
 # %% [markdown] name="discussion"

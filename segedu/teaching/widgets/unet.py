@@ -102,7 +102,7 @@ def draw_unet(depth: int = 4, base_channels: int = 64, padding: int = 0, size: i
     memory = 4 * count_activations(encoder, decoder) / 2**20
     cost = f"{parameters:,} parameters, {memory:,.{0 if memory > 20 else 2}f} MiB of feature maps per image"
     fig.suptitle(
-        f"image {size} x {size}, logits {decoder[-1].after} x {decoder[-1].after}; {cost}", fontsize=10.5, color=INK
+        f"image {size} x {size}, logits {decoder[-1].after} x {decoder[-1].after}; {cost}", fontsize=10, color=INK
     )
     deepest, out_size = encoder[-1], decoder[-1].after
     alt = (
@@ -116,7 +116,7 @@ def draw_unet(depth: int = 4, base_channels: int = 64, padding: int = 0, size: i
 def figure_of(encoder: list[Level], decoder: list[Level]) -> Figure:
     """Draw the levels, from `level_sizes`, as boxes with arrows between them."""
     depth = len(decoder)
-    fig = Figure(figsize=(8.4, 1.1 + 0.85 * (depth + 1)), layout="constrained")
+    fig = Figure(figsize=(7.6, 1.1 + 0.85 * (depth + 1)), layout="constrained")
     ax = fig.subplots()
     positions = {}
     for step, level in enumerate(encoder):
@@ -159,6 +159,8 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], colou
     ax.annotate("", xy=b, xytext=a, arrowprops=style)
     x, y = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
     if level:
+        if b[0] - a[0] < 2:  # the deepest skip is shorter than its label
+            text = text.replace(", ", ",\n")
         ax.text(x, y + 0.1, text, ha="center", fontsize=8, color=colour)
     else:
         # pooling labels are left of their arrow, the others right, because the arrows meet at the bottom of the U
@@ -172,7 +174,7 @@ def explorer() -> None:
         draw_unet,
         static=[
             {"depth": 4, "base_channels": 64, "padding": 0, "size": 572},
-            {"depth": 4, "base_channels": 64, "padding": 1, "size": 572},
+            {"depth": 4, "base_channels": 64, "padding": 1, "size": 576},
             {"depth": 2, "base_channels": 8, "padding": 1, "size": 64},
         ],
         depth=(1, 5, 1),
