@@ -41,7 +41,7 @@ label_map = scene["label_map"].long()
 components = torch.from_numpy(connected(label_map.numpy() > 0))
 titles = ["image", f"{label_map.max()} cells", f"{components.max()} connected components"]
 show(
-    gallery([scene["image"]] * 3, [None, label_map, components], titles=titles, numbers=True, columns=3, width=3),
+    gallery([scene["image"]] * 3, [None, label_map, components], titles=titles, numbers=True, columns=3, width=2.4),
     alt=f"Bright cells that touch, with {label_map.max()} numbered ground-truth cells, and the "
     f"{components.max()} numbered connected components of the same foreground.",
 )
@@ -134,11 +134,12 @@ show(fig, alt="Two signed distance maps: hills with valleys between touching cel
 # rule applies only within one connected component of the foreground: a small cell that stands alone beside a large one
 # is still a cell.
 #
-# **Worked example.** One row. A peak is a pixel without a higher neighbour; the two peaks are set in bold. The lower
-# rows are the cells for two values of `min_distance`.
+# **Worked example.** One row. A peak is a pixel without a higher neighbour; the distances of the two peaks are set in bold.
+# The last two rows are the cells for two values of `min_distance`.
 #
-# | distance | 0.5 | 1.5 | **2.5** | 1.2 | 0.5 | **1.5** | 0.5 | -0.5 |
+# | pixel | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 |
 # |---|---|---|---|---|---|---|---|---|
+# | distance | 0.5 | 1.5 | **2.5** | 1.2 | 0.5 | **1.5** | 0.5 | -0.5 |
 # | `min_distance` 2 | 1 | 1 | 1 | 1 | 2 | 2 | 2 | 0 |
 # | `min_distance` 4 | 1 | 1 | 1 | 1 | 1 | 1 | 1 | 0 |
 #
@@ -208,7 +209,7 @@ titles = [
     *(f"min_distance {min_distance:g}: {m.max()}" for min_distance, m in decoded.items()),
 ]
 show(
-    gallery([scene["image"]] * 4, [label_map, *decoded.values()], titles=titles, width=2.8),
+    gallery([scene["image"]] * 4, [label_map, *decoded.values()], titles=titles, columns=2, width=3),
     alt="The ground-truth cells, and the cells that the watershed finds in a noisy map. Number of cells with "
     + "; ".join(titles[1:])
     + ".",
@@ -458,8 +459,10 @@ show(fig, alt="Outlines of polygons on cells: " + "; ".join(panels) + f". There 
 # the mean of its 3x3 neighbourhood. Outside the cell, the heat is always 0. Let $T$ be the heat after the last step.
 # The flow is its gradient $g$, normalized to length 1:
 #
-# $$ (dy, dx) = \frac{g}{\lVert g \rVert}, \qquad
-#    g = \bigl( T_{y+1,x} - T_{y-1,x},\; T_{y,x+1} - T_{y,x-1} \bigr) $$
+# $$ \begin{aligned}
+#    (dy, dx) &= \frac{g}{\lVert g \rVert}, \\
+#    g &= \bigl( T_{y+1,x} - T_{y-1,x},\; T_{y,x+1} - T_{y,x-1} \bigr)
+#    \end{aligned} $$
 #
 # **Worked example.** A cell is a row of four pixels, numbered 0 to 3. Their mean position is 1.5. Pixels 1 and 2 are
 # equally near to it, and the first one in reading order counts, so the source is pixel 1. After one step, the heat is
@@ -616,8 +619,8 @@ check(follow_flows)
 
 # %% name="follow_flows_figure" role="show"
 follow = use(follow_flows)
-fig, axes = plt.subplots(1, 4, figsize=(12.5, 2.9), layout="constrained")
-for ax, steps in zip(axes, (0, 5, 15, 60)):
+fig, axes = plt.subplots(2, 2, figsize=(7.5, 5.8), layout="constrained")
+for ax, steps in zip(axes.flat, (0, 5, 15, 60)):
     ends, groups = (torch.as_tensor(part) for part in follow(flow, pair > 0, steps))
     group_numbers = groups[pair > 0]
     ax.imshow(pair, cmap="Greys", vmax=6)
@@ -773,7 +776,7 @@ for dataset, sample in (("cells", scene), ("bacteria", bacteria)):
 
 # %% name="perfect_figure" role="train"
 show(
-    gallery(pictures, maps, titles=titles, columns=4, width=2.9),
+    gallery(pictures, maps, titles=titles, columns=4, width=2.3),
     alt="Cells and bacteria: the ground truth, and the cells decoded from each representation, with their "
     "accuracy at IoU 0.75: " + ", ".join(titles) + ".",
 )
@@ -904,7 +907,7 @@ for i in shown:
     maps += [ground_truths[i], *(decoded[name][i] for name in plans)]
     titles += ["ground truth", *plans]
 show(
-    gallery([picture.clamp(0, 1) for picture in pictures], maps, titles=titles, columns=4, width=2.9),
+    gallery([picture.clamp(0, 1) for picture in pictures], maps, titles=titles, columns=4, width=2.3),
     alt="Two new images of cells with the ground truth, and the cells that the three networks predict.",
 )
 
@@ -924,7 +927,7 @@ for name in plans:
     maps += [None, ground_truths[i], decoded[name][i]]
     titles += [f"image {i}", f"ground truth: {ground_truths[i].max()} cells", f"{name}: accuracy {accuracies[i]:.2f}"]
 show(
-    gallery(pictures, maps, titles=titles, numbers=True, columns=3, width=2.9),
+    gallery(pictures, maps, titles=titles, numbers=True, columns=3, width=2.4),
     alt="For each network, the new image with the lowest accuracy, its ground truth, and the predicted cells: "
     + ", ".join(titles[2::3])
     + ".",

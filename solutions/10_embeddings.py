@@ -122,8 +122,10 @@ show(
 # Predicted offsets are never exact. An object therefore contains all pixels whose embeddings lie *near* its centre. A
 # Gaussian defines how near an embedding $e$ must be to the centre $c$:
 #
-# $$ \varphi(e) =
-#    \exp\left( - \frac{(e_y - c_y)^2}{2 \sigma_y^2} - \frac{(e_x - c_x)^2}{2 \sigma_x^2} \right) > \frac{1}{2} $$
+# $$ \begin{aligned}
+#    \varphi(e) &= \exp\left( - \frac{(e_y - c_y)^2}{2 \sigma_y^2} - \frac{(e_x - c_x)^2}{2 \sigma_x^2} \right), \\
+#    \varphi(e) &> \frac{1}{2}
+#    \end{aligned} $$
 #
 # This Gaussian is 1 at the centre for every $\sigma$, because it is not a density. Along one axis, it falls to 1/2 at
 # the distance $d = \sigma\sqrt{2 \ln 2} = 1.18\,\sigma$.
@@ -181,7 +183,8 @@ for name, (embeddings, sigmas) in settings.items():
     overlap = [float((mask & rod).sum() / (mask | rod).sum()) for mask, rod in zip(masks, rods["masks"])]
     predicted.append(masks)
     titles.append(f"{name}: mean IoU {np.mean(overlap):.2f}")
-fig = gallery([rods["image"]] * 3, [rods["masks"], *predicted], titles=["ground truth", *titles], numbers=True, width=3)
+two_lines = ["ground truth", *(title.replace(": ", ":\n") for title in titles)]
+fig = gallery([rods["image"]] * 3, [rods["masks"], *predicted], titles=two_lines, numbers=True, width=2.4)
 show(
     fig,
     alt="Bent bacteria: the ground truth, ellipses that include too much and miss too much, and almost exact masks. "
@@ -275,7 +278,7 @@ for number in range(1, int(label_map.max()) + 1):
 labels = torch.as_tensor(use(greedy_cluster)(embeddings, torch.full_like(embeddings, 4.0), seed, 0.8, 10)).long()
 steps = [torch.where(labels <= count, labels, 0) for count in (1, 3, int(labels.max()))]
 titles = ["seed map", "the first object", "three objects", f"all {int(labels.max())} objects"]
-fig = gallery([seed.float()] + [image] * 3, [None, *steps], titles=titles, numbers=True, width=2.7)
+fig = gallery([seed.float()] + [image] * 3, [None, *steps], titles=titles, columns=2, numbers=True, width=2.7)
 show(
     fig, alt="A seed map, bright on cells and dark between them; then one, three and all extracted cells, with numbers."
 )
@@ -289,10 +292,10 @@ show(
 # weight of a pixel is the amount by which the cost $1 - \text{IoU}$ grows when this pixel becomes wrong. The loss is
 # $\sum_i \text{error}_i \cdot \text{weight}_i$.
 #
-# **Formula.** Let $n$ be the number of object pixels. After the first $k$ pixels have become wrong,
+# **Formula.** Let $n$ be the number of object pixels. Among the first $k$ pixels, let $o_k$ be object pixels and $b_k$
+# background pixels. After these $k$ pixels have become wrong,
 #
-# $$ \text{cost}_k = 1 - \frac{n - (\text{object pixels among the first } k)}
-#    {n + (\text{background pixels among the first } k)}, $$
+# $$ \text{cost}_k = 1 - \frac{n - o_k}{n + b_k}, $$
 #
 # $$ \text{weight}_k = \text{cost}_k - \text{cost}_{k-1}, \qquad \text{cost}_0 = 0 . $$
 #
@@ -339,7 +342,7 @@ check(lovasz_grad)
 
 # %% name="lovasz_grad_figure" role="show"
 errors, costs = torch.linspace(1.2, 0.1, 12), use(lovasz_grad)
-fig, axes = plt.subplots(1, 2, figsize=(10, 3), layout="constrained", sharey=True)
+fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained", sharey=True)
 for ax, object_size, object_pixels in zip(axes, ("small", "large"), ([1, 4], [1, 2, 4, 5, 6, 8, 9, 11])):
     truth = torch.zeros(12)
     truth[object_pixels] = 1
@@ -347,12 +350,9 @@ for ax, object_size, object_pixels in zip(axes, ("small", "large"), ([1, 4], [1,
     for value, name, colour, hatch in ((1, "object pixel", "#0072B2", ""), (0, "background pixel", "#E69F00", "///")):
         indices = torch.nonzero(truth == value)[:, 0]
         ax.bar(indices + 1, weights[indices], color=colour, hatch=hatch, edgecolor="#1b1b1b", label=name)
-    ax.set(
-        title=f"a {object_size} object: {len(object_pixels)} of 12 pixels",
-        xlabel="pixel, largest error first",
-        ylabel="weight",
-    )
+    ax.set(title=f"a {object_size} object: {len(object_pixels)} of 12 pixels", xlabel="pixel, largest error first")
     ax.legend()
+axes[0].set_ylabel("weight")
 show(
     fig,
     alt="Bar charts of the weights of twelve pixels. The two pixels of a small object have high "
@@ -369,9 +369,15 @@ show(
 # **Formula.** There are $C$ objects. Object $c$ has $N_c$ pixels with the vectors $x_i$ and their mean $m_c$, and $|v|$
 # is the Euclidean length of a vector $v$:
 #
-# $$ \text{pull} = \frac{1}{C} \sum_c \frac{1}{N_c} \sum_{i \in c} \max(0, |x_i - m_c| - \delta_{\text{pull}})^2, $$
+# $$ \begin{aligned}
+#    \text{pull} = \frac{1}{C} &\sum_c \frac{1}{N_c} \sum_{i \in c} \\
+#    &\max(0, |x_i - m_c| - \delta_{\text{pull}})^2,
+#    \end{aligned} $$
 #
-# $$ \text{push} = \frac{1}{C(C-1)} \sum_{a \ne b} \max(0, 2\delta_{\text{push}} - |m_a - m_b|)^2 $$
+# $$ \begin{aligned}
+#    \text{push} = \frac{1}{C(C-1)} &\sum_{a \ne b} \\
+#    &\max(0, 2\delta_{\text{push}} - |m_a - m_b|)^2
+#    \end{aligned} $$
 #
 # The second sum contains each pair of objects twice, as (a, b) and as (b, a). The third term of the paper, which keeps
 # the means near 0, is omitted here.
@@ -429,7 +435,7 @@ try:
 except RuntimeError:
     print("(Your pull_push does not use torch for every step, so it has no gradient: this cell uses the library's.)")
     loss_of = library_pull_push
-fig, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained", sharex=True, sharey=True)
+fig, axes = plt.subplots(1, 3, figsize=(9.3, 3.4), layout="constrained", sharex=True, sharey=True)
 for step in range(121):
     pull, push = loss_of(vectors, two, 0.5, 1.5)
     if step in (0, 6, 120):
@@ -501,7 +507,7 @@ colours, names = (
     ("#1b1b1b", "#F0E442", "#9a9a9a"),
     ("0: not the same object", "1: same object", "255: outside the image"),
 )
-fig, axes = plt.subplots(1, 4, figsize=(11, 3.3), layout="constrained")
+fig, axes = plt.subplots(1, 4, figsize=(8.8, 2.8), layout="constrained")
 for ax, step, plane in zip(axes, steps, planes):
     ax.imshow(torch.where(plane == 255, 2, plane), cmap=ListedColormap(colours), vmin=0, vmax=2)
     if (plane == 255).sum() > 64:
@@ -672,7 +678,7 @@ print(f"on {len(new_maps)} new images, scale {SCALE}")
 from segedu.viz import palette
 
 ground_truth = new_maps[0].long()
-fig, axes = plt.subplots(1, len(snapshots), figsize=(11, 3.9), layout="constrained")
+fig, axes = plt.subplots(1, len(snapshots), figsize=(8.6, 3.2), layout="constrained")
 for ax, (step, channels) in zip(axes, snapshots.items()):
     y, x = (read(channels)[0] * UNIT)[:, ground_truth > 0]
     ax.scatter(x, y, s=5, color=palette(int(ground_truth.max()))[ground_truth[ground_truth > 0] - 1])
@@ -690,16 +696,16 @@ show(
 picture = (new_images[0] * 0.2 + 0.3).clamp(0, 1)
 embeddings, log_sigma, seed = read(outputs[0])
 mean_sigma = (log_sigma.exp().mean(dim=0) * UNIT).where(seed > 0.5, torch.nan)
-fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(9.3, 3.1), layout="constrained")
 draw_arrows(
     axes[0],
     picture.expand(3, -1, -1),
     outputs[0, :2].tanh() * UNIT,
     seed > 0.5,
-    "offsets, at half their length",
+    "offsets,\nat half their length",
     step=2,
 )
-for ax, title, panel in ((axes[1], "seed map", seed), (axes[2], "sigma in pixels, on the foreground", mean_sigma)):
+for ax, title, panel in ((axes[1], "seed map", seed), (axes[2], "sigma in pixels,\non the foreground", mean_sigma)):
     ax.set(title=title, xticks=[], yticks=[])
     fig.colorbar(ax.imshow(panel, cmap="cividis"), ax=ax, shrink=0.9)
 show(fig, alt="Predictions for a new image: arrows towards the centres of cells, a seed map, and a map of sigma.")

@@ -61,12 +61,12 @@ for side in (32, 40, 48):
     windows.append(torch.stack([left, top, left + side, top + side], dim=1).float())
 windows, proposals = torch.cat(windows), selective_search(image, FAST)
 print(f"Possible boxes with integer coordinates: {(128 * 129 // 2) ** 2:,}")
-fig, axes = plt.subplots(1, 3, figsize=(11, 4), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(8.7, 3.4), layout="constrained")
 draw_image(axes[0], image, f"{len(gt_boxes)} objects")
 draw_boxes(axes[0], gt_boxes, linewidth=2)
 for ax, name, boxes in zip(axes[1:], ("windows of three sizes", "proposals"), (windows, proposals)):
     covered = int((box_iou(gt_boxes, boxes).amax(dim=1) >= 0.5).sum())
-    draw_image(ax, image, f"{len(boxes)} {name}: {covered} objects covered", alpha=0.6)
+    draw_image(ax, image, f"{len(boxes)} {name}:\n{covered} objects covered", alpha=0.6)
     draw_boxes(ax, boxes[:: 1 + len(boxes) // 100], "#0072B2", linewidth=0.6)  # draw about 100 of them
 show(
     fig,
@@ -92,7 +92,10 @@ show(
 #
 # **Formula.** The cell in row $i$ and column $j$ has its centre at
 #
-# $$ x = (j + \tfrac12) \cdot \text{stride}, \qquad y = (i + \tfrac12) \cdot \text{stride} . $$
+# $$ \begin{aligned}
+#    x &= (j + \tfrac12) \cdot \text{stride}, \\
+#    y &= (i + \tfrac12) \cdot \text{stride} .
+#    \end{aligned} $$
 #
 # An anchor of size $s$ and aspect ratio $r$ has the area $s^2$ and $h / w = r$, so
 #
@@ -231,7 +234,7 @@ box_coder = use(encode_decode)
 row = int((gt_boxes[:, :2] + gt_boxes[:, 2:] - 128).norm(dim=1).argmin())  # the most central object
 coarse = all_anchors[32].float()
 anchor = coarse[box_iou(gt_boxes, coarse)[row].argmax()][None]
-fig, axes = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(8.7, 3.5), layout="constrained")
 for ax, scale in zip(axes, (1, 2)):
     upsampled = torch.nn.functional.interpolate(image[None], scale_factor=scale, mode="nearest")[0]
     box, scaled_anchor = gt_boxes[row, None] * scale, anchor * scale
@@ -243,7 +246,7 @@ for ax, scale in zip(axes, (1, 2)):
     draw_boxes(ax, scaled_anchor, linestyle="--", linewidth=2)
     ax.set(xlim=(0, 128 * scale), ylim=(128 * scale, 0), xticks=[0, 128 * scale], yticks=[0, 128 * scale])
 random_deltas = 0.2 * torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
-draw_image(axes[2], image, "random deltas, standard deviation 0.2", alpha=0.8)
+draw_image(axes[2], image, "random deltas,\nstandard deviation 0.2", alpha=0.8)
 draw_boxes(
     axes[2],
     torch.as_tensor(box_coder(anchor.expand(12, 4), anchor.expand(12, 4), random_deltas)[1]),
@@ -448,8 +451,8 @@ for threshold in (0.8, 0.5, 0.1):
     kept = torch.as_tensor(suppress(noisy_boxes, scores, repeated_labels, threshold))
     remaining = (torch.arange(len(gt_boxes)).repeat_interleave(8)[kept]).unique()
     panels[f"IoU {threshold}: {len(kept)} kept, {len(remaining)} objects"] = kept
-fig, axes = plt.subplots(1, 4, figsize=(13, 3.7), layout="constrained")
-for ax, (title, kept) in zip(axes, panels.items()):
+fig, axes = plt.subplots(2, 2, figsize=(7, 7.4), layout="constrained")
+for ax, (title, kept) in zip(axes.flat, panels.items()):
     draw_image(ax, image, title, alpha=0.7)
     for label, line in ((1, "-"), (2, "--"), (3, ":")):
         draw_boxes(ax, noisy_boxes[kept][repeated_labels[kept] == label], "#1b1b1b", linestyle=line, linewidth=1.4)
@@ -550,7 +553,10 @@ show(fig, alt=f"Milliseconds for proposals and for their features: {summary}.")
 # **Steps.** A 1x1 convolution brings the features $C_l$ of each level to $D$ channels. At the coarsest level, the
 # result is the merged map. At the other levels, from coarse to fine,
 #
-# $$ M_l = \text{conv}_{1 \times 1}(C_l) + \text{upsample}(M_{l + 1}), \qquad P_l = \text{conv}_{3 \times 3}(M_l) . $$
+# $$ \begin{aligned}
+#    M_l &= \text{conv}_{1 \times 1}(C_l) + \text{upsample}(M_{l + 1}), \\
+#    P_l &= \text{conv}_{3 \times 3}(M_l) .
+#    \end{aligned} $$
 #
 # Upsample by nearest neighbour to the size of the finer level: pixel `(i, j)` gets the value of pixel
 # `(i // 2, j // 2)`. If a side of the finer level is odd, the factor is slightly less than 2, and the last row or
@@ -613,9 +619,11 @@ levels = merge([edges, zero_level, squares], [to_first, to_first, to_second], [i
 fine = torch.as_tensor(levels[0])[0].detach()
 panels = {"fine, 32 x 32: edges": edges[0, 0], "coarse, 8 x 8: squares": squares[0, 0]}
 panels |= {"merged, 32 x 32: squares": fine[1], "merged: edges times squares": fine[0] * fine[1]}
-fig, axes = plt.subplots(1, 5, figsize=(13, 3), layout="constrained")
-draw_image(axes[0], image, "image")
-for ax, (title, panel) in zip(axes[1:], panels.items()):
+fig, axes = plt.subplots(2, 3, figsize=(8, 5.6), layout="constrained")
+image_ax, *map_axes, empty_ax = axes.flat
+empty_ax.set_axis_off()
+draw_image(image_ax, image, "image")
+for ax, (title, panel) in zip(map_axes, panels.items()):
     ax.imshow(panel, cmap="cividis", extent=(0, 128, 128, 0))
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=10)
@@ -1012,14 +1020,14 @@ panels = {
     "suppressed: proposals": propose(rpn_outputs)[0],
     "detections": predictions[index]["boxes"][predictions[index]["scores"] > 0.5],
 }
-fig, axes = plt.subplots(1, 4, figsize=(13, 3.7), layout="constrained")
-for ax, (title, boxes) in zip(axes, panels.items()):
+fig, axes = plt.subplots(2, 2, figsize=(7, 7.4), layout="constrained")
+for ax, (title, boxes) in zip(axes.flat, panels.items()):
     draw_image(ax, new_images[index], f"{title}: {len(boxes)}", alpha=0.7)
     draw_boxes(ax, boxes, "#1b1b1b", linewidth=0.8 if title != "detections" else 2)
 for box, label, score in zip(*(predictions[index][key] for key in ("boxes", "labels", "scores"))):
     if score > 0.5:
-        style = {"fontsize": 7, "va": "top", "bbox": {"fc": "white", "pad": 1, "lw": 0}}
-        axes[3].text(box[0] + 1, box[1] + 1, f"{CLASSES[int(label)]} {score:.2f}", **style)
+        style = {"fontsize": 8, "va": "top", "bbox": {"fc": "white", "pad": 1, "lw": 0}}
+        axes[1, 1].text(box[0] + 1, box[1] + 1, f"{CLASSES[int(label)]} {score:.2f}", **style)
 summary = "; ".join(f"{title} {len(boxes)}" for title, boxes in panels.items())
 show(
     fig,
@@ -1045,7 +1053,7 @@ for detections, (boxes, labels, _) in zip(predictions, new_examples):
     false = ~correct.any(dim=0)
     errors.append((boxes[~correct.any(dim=1)], *(detections[key][confident][false] for key in ("boxes", "labels"))))
 worst = sorted(range(len(errors)), key=lambda i: -len(errors[i][0]) - len(errors[i][1]))[:3]
-fig, axes = plt.subplots(1, 3, figsize=(11, 4), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(8.7, 3.3), layout="constrained")
 titles = [f"{len(errors[i][0])} of {len(new_examples[i][0])} missed, {len(errors[i][1])} false" for i in worst]
 for ax, i, title in zip(axes, worst, titles):
     draw_image(ax, new_images[i], title, alpha=0.8)

@@ -73,7 +73,10 @@ show(fig, alt=f"A scene with {', '.join(names)}: its class map, its boxes, which
 # height $H_b$. With $h$ bins along y and $S$ points per bin along each axis, the points lie at the centres of $h\,S$
 # equal parts:
 #
-# $$ y_k = y_1 + \frac{k + \tfrac12}{h\,S} \, H_b, \qquad k = 0, \dots, h S - 1, $$
+# $$ \begin{aligned}
+#    y_k &= y_1 + \frac{k + \tfrac12}{h\,S} \, H_b, \\
+#    k &= 0, \dots, h S - 1,
+#    \end{aligned} $$
 #
 # and along x in the same way with $w$. The map is sampled at each point by bilinear interpolation. The value of the
 # cell in row $r$ belongs to the **centre** of the cell, $r + \tfrac12$. So along y the cell has the weight
@@ -184,7 +187,10 @@ explorer()
 # is 1 on the object and 0 elsewhere, and it belongs to the centre of the pixel. Let $m(x, y)$ be the mask,
 # interpolated at $(x, y)$. Then
 #
-# $$ t_{ij} = \bigl[\, m(x_j, y_i) \ge \tfrac12 \,\bigr], \qquad x_j = x_1 + \frac{j + \tfrac12}{M} (x_2 - x_1) $$
+# $$ \begin{aligned}
+#    t_{ij} &= \bigl[\, m(x_j, y_i) \ge \tfrac12 \,\bigr], \\
+#    x_j &= x_1 + \frac{j + \tfrac12}{M} (x_2 - x_1)
+#    \end{aligned} $$
 #
 # and $y_i$ in the same way. First interpolate the values 0 and 1, then compare the result with one half. In the other
 # order there would be nothing left to interpolate.
@@ -229,9 +235,9 @@ def mask_target(masks, boxes, matches, size):
 check(mask_target)
 
 # %% [markdown] name="mask_target_after"
-# The first panel of the figure shows three proposals for one object, and the next three panels show their targets. The
+# The first panel of the figure shows three proposals for one object, and the lower row shows their targets. The
 # frame of each target has the colour of its proposal. Notice how the object becomes smaller in the proposal that is too
-# large, and is cut off in the shifted proposal. The last panel helps to choose M. For all objects of ten scenes, your
+# large, and is cut off in the shifted proposal. The upper right panel helps to choose M. For all objects of ten scenes, your
 # function computes targets in the objects' own boxes, and the targets are resized and pasted into the image again. The
 # bars show the mean IoU of the results with the ground-truth masks. This is the IoU of a head that predicts its targets
 # exactly.
@@ -251,7 +257,8 @@ for size in (7, 14, 28):
         pasted = paste_masks(sampled.float(), one["boxes"], (64, 64)) > 0.5
         overlaps += ((pasted & one["masks"]).sum((1, 2)) / (pasted | one["masks"]).sum((1, 2))).tolist()
     mean_iou[size] = np.mean(overlaps)
-fig, axes = plt.subplots(1, 5, figsize=(13, 2.9), layout="constrained", width_ratios=[1, 1, 1, 1, 1.2])
+fig, places = plt.subplot_mosaic("ABB;CDE", figsize=(7.6, 5.3), layout="constrained")
+axes = [places[letter] for letter in "ACDEB"]
 axes[0].imshow(image.permute(1, 2, 0))
 draw_boxes(axes[0], proposals)
 axes[0].set(title="three proposals", xticks=[], yticks=[])
@@ -281,7 +288,10 @@ show(
 # pixel $(i, j)$, let $t$ be the target, and let $s = \sigma(z_{p,c_p})$ be the sigmoid of the logit in channel $c_p$.
 # Then
 #
-# $$ L = \operatorname{mean}_{p,i,j} \; -\bigl( t \log s + (1 - t) \log (1 - s) \bigr) $$
+# $$ \begin{aligned}
+#    L &= \operatorname{mean}_{p,i,j} \; \ell, \\
+#    \ell &= -\bigl( t \log s + (1 - t) \log (1 - s) \bigr)
+#    \end{aligned} $$
 #
 # A proposal of class 0 is background. It has no object and therefore no mask, and does not contribute. Without any
 # positive proposal the loss is 0, and `loss.backward()` must still work, so this 0 has to be computed from the logits.
@@ -422,7 +432,9 @@ proto_scale = prototypes.shape[0] / image.shape[1]  # the prototypes have a lowe
 pred_masks = torch.as_tensor(use(yolact_masks)(prototypes, coefficients, pred_boxes * proto_scale))
 
 panels = prototypes.movedim(-1, 0) / prototypes.amax((0, 1)).clamp(min=1e-6)[:, None, None]
-fig = gallery([image, *panels], titles=["image", *(f"prototype {i}" for i in range(len(panels)))], columns=6, width=1.8)
+fig = gallery([image, *panels], titles=["image", *(f"prototype {i}" for i in range(len(panels)))], columns=6, width=1.5)
+fig.set_size_inches(9, 5.5)
+fig.tight_layout(pad=0.4, h_pad=1)
 show(
     fig,
     alt=f"A scene and its {len(panels)} prototypes. They are bright on objects, edges or the ground.",
@@ -437,7 +449,7 @@ show(
 # %% name="yolact_figure" role="show"
 whole = torch.tensor([[0.0, 0.0, *prototypes.shape[1::-1]]])
 other = next(i for i in range(1, 40) if pred_labels[i] != pred_labels[0])
-fig, axes = plt.subplots(2, 4, figsize=(12, 5), layout="constrained", width_ratios=[1, 1.8, 1, 1])
+fig, axes = plt.subplots(2, 4, figsize=(9.5, 4.2), layout="constrained", width_ratios=[1, 1.8, 1, 1])
 for row, i in zip(axes, (0, other)):
     uncropped = torch.as_tensor(use(yolact_masks)(prototypes, coefficients[[i]], whole))[0]
     row[0].imshow(image.permute(1, 2, 0))
@@ -593,7 +605,7 @@ for name, unit in (("with coordinates", 8.0), ("without", 1e6)):
     )
 overlap = {name: ((m & masks).sum((1, 2)) / (m | masks).sum((1, 2))).mean() for name, m in fitted.items()}
 titles = ["ground truth", *(f"{name}: mean IoU {value:.2f}" for name, value in overlap.items())]
-fig = gallery([image] * 3, [masks, *fitted.values()], titles=titles, columns=3, numbers=True, width=3)
+fig = gallery([image] * 3, [masks, *fitted.values()], titles=titles, columns=3, numbers=True, width=2.4)
 show(
     fig,
     alt=f"The ground-truth masks of a scene, and masks of networks with {count} parameters per object. "
@@ -686,7 +698,7 @@ def in_image(probabilities):
 candidates = in_image(pred_masks)
 lowered = torch.as_tensor(use(matrix_nms)(candidates, pred_labels, pred_scores, 2.0))
 keep = lowered > 0.3
-fig, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained", width_ratios=[1, 1.6, 1])
+fig, axes = plt.subplots(1, 3, figsize=(9.5, 3.1), layout="constrained", width_ratios=[1, 1.5, 1])
 for ax, selected in ((axes[0], torch.ones_like(keep)), (axes[2], keep)):
     ax.imshow(image.permute(1, 2, 0))
     for mask, colour in zip(candidates[selected], palette(int(selected.sum()))):
@@ -988,7 +1000,7 @@ pictures = [new_images[i] for i in worst for _ in range(3)]
 maps = [picture for i in worst for picture in (None, new_objects[i]["masks"], painted(detections[i]))]
 titles = [text for i in worst for text in (f"image {i}", "ground truth", f"{counts[i][0]} of {counts[i][1]} detected")]
 show(
-    gallery(pictures, maps, titles=titles, numbers=True, columns=3, width=2.9),
+    gallery(pictures, maps, titles=titles, numbers=True, columns=3, width=2.4),
     alt="The three new images with the smallest fraction of detected objects: image, ground truth and detections. "
     + "; ".join(titles[2::3])
     + ".",

@@ -75,7 +75,7 @@ seg, segments = scene["panoptic_seg"], scene["segments_info"]
 things = [segment for segment in segments if segment["isthing"]]
 classes = np.concatenate([STUFF / 255, palette(4), np.zeros((246, 3))])[scene["semantic"].numpy()]
 tasks = [("semantic", classes), ("instance", paint(seg, things)), ("panoptic", paint(seg, segments))]
-fig = panels([("image", scene["image"].permute(1, 2, 0)), *tasks], columns=4)
+fig = panels([("image", scene["image"].permute(1, 2, 0)), *tasks], columns=2, width=3.7)
 show(
     fig, alt=f"A street; its class map; its {len(things)} things; and all {len(segments)} segments in one panoptic map."
 )
@@ -227,7 +227,7 @@ class_map = np.concatenate([STUFF / 255, np.ones((250, 3))])[coarse.numpy()]
 merged = paint(*merge(*outputs[2], list(THINGS), 0.5, 0.5, 40))
 pictures = [(f"{len(scores)} instances (white: score < 0.5)", outlines), ("class map (white: things)", class_map)]
 ground_truth = paint(streets[2]["panoptic_seg"], streets[2]["segments_info"])
-fig = panels([*pictures, ("merged", merged), ("ground truth", ground_truth)], columns=4)
+fig = panels([*pictures, ("merged", merged), ("ground truth", ground_truth)], columns=2, width=3.7)
 show(
     fig,
     alt="Outlines of overlapping instances; a coarse class map; the merged map; and the ground truth, which is similar "
@@ -252,7 +252,9 @@ show(fig, alt="Bars of PQ for each set of rules: " + ", ".join(f"{name} {x:.3f}"
 #
 # **Formula.**
 #
-# $$ p_q = \operatorname{softmax}(\ell_q), \qquad z_q(y, x) = e_q \cdot f(y, x) $$
+# $$ p_q = \operatorname{softmax}(\ell_q) $$
+#
+# $$ z_q(y, x) = e_q \cdot f(y, x) $$
 #
 # The logits $z_q$ are first resized to the image. The mask is the sigmoid of the resized logits, $m_q = \sigma(z_q)$.
 # The formula is the same for sky and for cars, that is, for stuff and for things.
@@ -320,7 +322,7 @@ classes = [title.partition(": ")[2] for title, _ in pictures[1:]]
 confident = int((p.sum(dim=1) > 0.5).sum())
 print(f"{confident} of {len(p)} queries assign less than 1/2 to 'no object'; the street has {len(segments)} segments")
 alt = f"A street, and the masks of the eleven queries that are most confident of a class: {', '.join(classes)}."
-show(panels(pictures, columns=4), alt=alt)
+show(panels(pictures, columns=3, width=3), alt=alt)
 
 # %% [markdown] name="masked_attention_idea"
 # ## 3. Attend only inside the mask (4 points)
@@ -444,7 +446,7 @@ for i, (layer, args, size) in enumerate(zip(layers, inputs, sizes)):
 ordered = [pictures[3 * layer + row] for row in range(3) for layer in range(3)]
 summary = "; ".join(f"layer {i}: {a:.0%} with the mask, {b:.0%} without" for i, (a, b) in enumerate(fractions, 1))
 alt = f"Masks and attention weights of a query of class {CLASSES[label[query]]}. Weight on the thing: {summary}."
-show(panels(ordered, columns=3), alt=alt)
+show(panels(ordered, columns=3, width=3), alt=alt)
 
 # %% [markdown] name="widget_text"
 # ## From layer to layer
@@ -533,8 +535,8 @@ def mask_match(class_logits, mask_logits, labels, masks):
 check(mask_match)
 
 # %% [markdown] name="mask_match_after"
-# The left panel shows the costs for the trained network on the street of the first figure, at 256 points. Circles mark
-# your matching. The right panel shows how many points are needed: the fraction of the segments of 10 other streets that
+# The upper panel shows the costs for the trained network on the street of the first figure, at 256 points. Circles mark
+# your matching. The lower panel shows how many points are needed: the fraction of the segments of 10 other streets that
 # are matched with the same query at these points as at all pixels. One curve is for the trained network, the other for
 # a network with random weights. Which of the two networks needs more points, and why?
 
@@ -572,18 +574,18 @@ for name, model in nets.items():
 
 # %% name="mask_match_figure" role="show"
 cost, queries = matched(net, scene, 256, rng)
-fig, (ax, right) = plt.subplots(1, 2, figsize=(12, 5.4), layout="constrained", width_ratios=[1.5, 1])
+fig, (ax, below) = plt.subplots(2, 1, figsize=(7.4, 9.4), layout="constrained", height_ratios=[2.2, 1])
 ax.imshow(cost.clamp(max=15), cmap="cividis", aspect="auto")
 for (q, n), value in np.ndenumerate(cost.numpy()):
-    ax.text(n, q, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value < 8 else "k")
+    ax.text(n, q, f"{value:.0f}", ha="center", va="center", fontsize=9, color="w" if value < 8 else "k")
 ax.plot(range(len(queries)), queries, "o", ms=17, mfc="none", mec="#D55E00", mew=2.5)
 ax.set(yticks=range(len(cost)), ylabel="query", title="cost; circles: your matching")
 ax.set_xticks(range(len(queries)), [CLASSES[segment["category_id"]] for segment in segments], rotation=60)
 for (name, fractions), marker in zip(agreement.items(), "os"):
-    right.plot(counts, fractions, marker=marker, label=name)
-right.set(xscale="log", xlabel="points", ylabel="segments with the same query", ylim=(0, 1.05))
-right.set_xticks(counts, counts)
-right.legend()
+    below.plot(counts, fractions, marker=marker, label=name)
+below.set(xscale="log", xlabel="points", ylabel="segments with the same query", ylim=(0, 1.05))
+below.set_xticks(counts, counts)
+below.legend()
 summary = "; ".join(f"{name}: " + ", ".join(f"{x:.0%}" for x in values) for name, values in agreement.items())
 alt = f"Costs of 20 queries and {len(queries)} segments; in each column one cost is low. Segments matched with the "
 show(fig, alt=f"{alt}same query at 4 to 1024 points as at all pixels: {summary}.")
@@ -654,7 +656,7 @@ best, second = sums.topk(2, dim=0).values
 pictures = [("image", image.permute(1, 2, 0)), (f"class map: {accuracy:.1%} correct", COLOURS[predicted.numpy()])]
 pictures += [("margin of the best class", best - second), ("ground truth (black: void)", COLOURS[target.numpy()])]
 show(
-    panels(pictures, columns=4),
+    panels(pictures, columns=2, width=3.7),
     alt=f"A street; the predicted class map, in which {accuracy:.1%} of the pixels are correct; the margin of the best "
     "class, which is small along edges; and the ground truth.",
 )
@@ -739,7 +741,10 @@ for task in ("panoptic", "instance", "semantic"):
     numbered = (masks * torch.arange(1, len(masks) + 1)[:, None, None]).sum(dim=0)
     pictures.append((f"{text}: {len(masks)} targets", paint(numbered, rows)))
 summary = "; ".join(title for title, _ in pictures[1:])
-show(panels(pictures, columns=4), alt=f"A street and the targets of three tasks, each in one colour: {summary}.")
+show(
+    panels(pictures, columns=2, width=3.7),
+    alt=f"A street and the targets of three tasks, each in one colour: {summary}.",
+)
 
 # %% [markdown] name="train_text"
 # ## Your Mask2Former
@@ -806,14 +811,13 @@ device = "cuda" if SCALE == "gpu" else "cpu"
 references = {exercise.name: exercise.reference for exercise in exercises}
 
 
-def trainable(function, arguments, max_seconds=0.03):
+def trainable(mine, arguments, max_seconds=0.03):
     """Your function, on the arguments' device, if a call with its gradient is fast enough; else the library's."""
 
     def on_device(call, *args):
         with torch.device(arguments[0].device):
             return call(*args)
 
-    mine = use(function)
     try:
         for _ in range(2):  # the first call may be slow for other reasons
             start = time.perf_counter()
@@ -825,14 +829,15 @@ def trainable(function, arguments, max_seconds=0.03):
     except Exception as error:
         reason = f"fails or has no gradient here ({type(error).__name__})"
     if reason:
-        print(f"(Your {function.__name__} {reason}. It may be correct, but this training uses the library's function.)")
-    return partial(on_device, references[function.__name__] if reason else mine)
+        print(f"(Your {mine.__name__} {reason}. It may be correct, but this training uses the library's function.)")
+    return partial(on_device, references[mine.__name__] if reason else mine)
 
 
 keys, mask_logits = torch.randn(384, 16, device=device, requires_grad=True), torch.randn(20, 32, 48, device=device)
-attend = trainable(masked_attention, (keys[:20], keys, keys, mask_logits, (16, 24)))
+attend = trainable(use(masked_attention), (keys[:20], keys, keys, mask_logits, (16, 24)))
 points = torch.zeros(12, 1024, dtype=torch.bool)
-match = trainable(mask_match, (torch.zeros(20, 11), torch.zeros(20, 1024), torch.zeros(12, dtype=torch.long), points))
+arguments = torch.zeros(20, 11), torch.zeros(20, 1024), torch.zeros(12, dtype=torch.long), points
+match = trainable(use(mask_match), arguments)
 with torch.no_grad():
     outputs, (predictions, _) = net.to(device)(image[None].to(device)), decode(net, image[None].to(device))
 apart = [float((predictions[-1][key] - outputs[key]).abs().max()) for key in ("class_logits", "mask_logits")]
@@ -964,10 +969,10 @@ for pick in bar:
 
 # %% name="measure" role="train"
 after = measure(mine.eval())
-training = "after 20 more iterations" if SCALE == "cpu" else f"trained for {steps} iterations"
+training = "+ 20 iterations" if SCALE == "cpu" else f"{steps} iterations"
 rows = {
-    "connected components, as loaded": before[1],
-    "queries, as loaded": before[0],
+    "components": before[1],
+    "queries": before[0],
     f"queries, {training}": after[0],
 }
 masked = attend
@@ -978,11 +983,12 @@ def attend(q, k, v, mask_logits, size):
     return masked(q, k, v, torch.ones_like(mask_logits), size)
 
 
-rows["queries without attention masks, as loaded"], _ = measure(net)
+rows["queries, no masks"], _ = measure(net)
 attend = masked
-print(f"{'PQ on ' + str(new) + ' new streets, scale ' + SCALE:<44}{'all':>7}{'things':>8}{'stuff':>7}")
+print(f"PQ on {new} new streets, scale {SCALE}")
+print(f"{'':<23}{'all':>5}{'things':>8}{'stuff':>7}")
 for name, (pq_all, pq_things, pq_stuff) in rows.items():
-    print(f"{name:<44}{pq_all:>7.2f}{pq_things:>8.2f}{pq_stuff:>7.2f}")
+    print(f"{name:<23}{pq_all:>5.2f}{pq_things:>8.2f}{pq_stuff:>7.2f}")
 
 # %% [markdown] name="train_after"
 # In the first row of the table, queries do not separate the things: each connected component of a thing class is one
@@ -990,9 +996,9 @@ for name, (pq_all, pq_things, pq_stuff) in rows.items():
 # queries is in the column of things. Queries separate things that touch, and they keep a thing together if a lamp post
 # or a person in front divides it into several components.
 #
-# In the last row, the same weights are used without attention masks, so each query attends to all locations. The
-# network was trained with masks, so this is not a fair comparison of two methods. It only shows how much this network
-# depends on its masks.
+# In the last row, the weights of the second row are used without attention masks, so each query attends to all
+# locations. The network was trained with masks, so this is not a fair comparison of two methods. It only shows how much
+# this network depends on its masks.
 #
 # On a CPU we measured a PQ of 0.70, 0.72, 0.72 and 0.67 over all classes, in the order of the table, and of 0.53,
 # 0.58, 0.58 and 0.47 for things. With learning rates from 1e-5 to 1e-4, the PQ of the third row was between 0.718 and
@@ -1012,7 +1018,7 @@ for sample in new_streets[:3]:
     ground_truth = paint(sample["panoptic_seg"], sample["segments_info"])
     pictures += [("queries", paint(*panoptic)), ("ground truth", ground_truth)]
 show(
-    panels(pictures, columns=4),
+    panels(pictures, columns=4, width=2.4),
     alt="Three new streets: the image; the connected components of the class map, in which things that touch are one "
     "segment; the panoptic map computed from queries; and the ground truth.",
 )
@@ -1034,7 +1040,7 @@ for i in worst:
     pictures += [("ground truth", paint(sample["panoptic_seg"], sample["segments_info"]))]
 summary = ", ".join(f"{each[i]:.2f}" for i in worst)
 alt = f"The three new streets with the lowest PQ, {summary}: the image, the prediction, and the ground truth."
-show(panels(pictures, columns=3), alt=alt)
+show(panels(pictures, columns=3, width=3), alt=alt)
 
 # %% [markdown] name="quiz"
 # ## Quiz

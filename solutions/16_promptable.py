@@ -81,7 +81,8 @@ titles = [
     *(f"mask {m + 1}: predicted IoU {predicted_ious[0, m]:.2f}" for m in range(3)),
     f"a box: predicted IoU {box_iou[0, 0]:.2f}",
 ]
-fig = gallery([image] * 5, [None, *(logits[0] > 0), box_logits[0, 0] > 0], titles=titles, columns=5, width=2.3)
+fig = gallery([image] * 5, [None, *(logits[0] > 0), box_logits[0, 0] > 0], titles=titles, columns=3, width=2.6)
+fig.tight_layout(pad=0.4, h_pad=1)
 for ax in fig.axes[:4]:
     draw_click(ax, click)
 pixels = ", ".join(str(int(mask.sum())) for mask in logits[0] > 0)
@@ -157,9 +158,9 @@ def prompt_encode(point_coords, point_labels, image_size, side, frequencies, emb
 check(prompt_encode)
 
 # %% [markdown] name="prompt_encode_after"
-# What does the positional encoding represent? The two panels on the left show the similarity of your encoding of a
+# What does the positional encoding represent? The two panels in the upper row show the similarity of your encoding of a
 # click with your encodings of all other locations, for two clicks. Bright locations have a similar encoding. For the
-# two panels on the right, **your** vectors are the input of SAM's decoder: first one foreground click (blue) and a
+# two panels in the lower row, **your** vectors are the input of SAM's decoder: first one foreground click (blue) and a
 # padding point, then also a second click, which is a background click (red). The panels show the decoder's fourth mask,
 # which is meant for prompts that leave little ambiguity. With one click, the mask covers more than the circle and less
 # than the clump of objects that touch. The second click resolves the ambiguity.
@@ -187,7 +188,8 @@ for points, labels in (([click, (0.0, 0.0)], [1, -1]), ([click, second, (0.0, 0.
         dense = prompt_encoder.embed_masks(None)[None]
         mask_logits, _ = sam.mask_decoder(embedding, prompt_encoder.dense_positions(), sparse, dense)
     masks.append(F.interpolate(mask_logits[0], size, mode="bilinear")[0, 0] > sam.mask_threshold)
-fig, axes = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")
+fig, axes = plt.subplots(2, 2, figsize=(7, 7.4), layout="constrained")
+axes = axes.flatten()
 for ax, point, title in zip(axes, (click, second), ("similarity to the first click", "similarity to the second click")):
     similarity = encodings @ vectors([point], [1], 0 * learnt)[0]
     ax.imshow(similarity.reshape(48, 48), cmap="cividis", extent=(-0.5, 95.5, 95.5, -0.5))
@@ -382,8 +384,8 @@ check(stability_score)
 # The figure shows the result for one scene and 16 x 16 clicks, which give 768 masks. Each dot is a mask, with its
 # predicted IoU and your stability score. The darker a dot, the higher the mask's actual IoU with an object or a clump.
 # Masks to the right of the vertical red line and above the horizontal one are candidates. Of candidates that are nearly
-# the same, non-maximum suppression keeps the one with the highest predicted IoU. The two panels on the right show the
-# probabilities of two masks with a predicted IoU above 0.6: the least stable and the most stable of them. Are the dark
+# the same, non-maximum suppression keeps the one with the highest predicted IoU. The two panels in the lower row show
+# the probabilities of two masks with a predicted IoU above 0.6: the least stable and the most stable of them. Are the dark
 # dots in the upper right corner?
 
 
@@ -421,7 +423,8 @@ drawing = draw_shapes((16, 21), size=(64, 64))
 picture = drawing["image"].as_subclass(torch.Tensor)
 all_logits, predicted, stability, keep = everything(picture, 16)
 actual = ious(all_logits > 0, torch.cat(readings(drawing))).amax(1)
-fig, axes = plt.subplots(1, 4, figsize=(13, 3.3), layout="constrained", width_ratios=[1.5, 1, 1, 1])
+fig, axes = plt.subplots(2, 2, figsize=(7.4, 7.2), layout="constrained")
+axes = axes.flatten()
 dots = axes[0].scatter(predicted, stability, c=actual, s=9, cmap="Blues", vmin=-0.3, vmax=1)
 axes[0].axvline(MIN_PREDICTED_IOU, color=RED)
 axes[0].axhline(MIN_STABILITY, color=RED)
@@ -562,15 +565,19 @@ shown = {
     f"{len(boxes)} boxes": (None, box_labels),
     **two_ways(picture, 16),
 }
-fig = gallery([picture] * 4, [masks for masks, _ in shown.values()], titles=list(shown), columns=4, width=3)
+fig = gallery([picture] * 4, [masks for masks, _ in shown.values()], titles=list(shown), columns=2, width=3.5)
 for ax, (masks, labels) in zip(fig.axes, shown.values()):
     ax.set(xlim=(-0.5, 63.5), ylim=(63.5, -0.5))
-    extents = boxes if masks is None else boxes_from_masks(masks)
+    extents, written = boxes if masks is None else boxes_from_masks(masks), []
     for (x1, y1, x2, y2), label in zip(extents.tolist(), [] if labels is None else labels):
         if masks is None:
             ax.fill([x1, x2, x2, x1], [y1, y1, y2, y2], fill=False, edgecolor=BLUE, linewidth=2)
         style = {"fontsize": 8, "color": "white", "bbox": {"facecolor": "#1b1b1b", "pad": 1}}
-        ax.text((x1 + x2) / 2, (y1 + y2) / 2, CLASSES[int(label)], ha="center", va="center", **style)
+        x, y = (x1 + x2) / 2, (y1 + y2) / 2
+        while any(abs(x - other_x) < 11 and abs(y - other_y) < 4 for other_x, other_y in written):
+            y += 1  # so that no name covers another one
+        written.append((x, y))
+        ax.text(x, y, CLASSES[int(label)], ha="center", va="center", **style)
 names = ", ".join(CLASSES[int(label)] for label in shown["everything, then labels"][1])
 show(
     fig, alt=f"Masks without labels; labelled boxes; masks with your labels ({names}); masks predicted from the boxes."
@@ -700,8 +707,8 @@ views = {
     "3 mm, labels as names": (resampled, resampled["semantic"]),
     "labels as quantities": (resampled, interpolated),
 }
-fig, axes = plt.subplots(1, 4, figsize=(13, 3.1), layout="constrained")
-for ax, (title, (volume, labels)) in zip(axes, views.items()):
+fig, axes = plt.subplots(2, 2, figsize=(6, 5), layout="constrained")
+for ax, (title, (volume, labels)) in zip(axes.flat, views.items()):
     labels = resampled["semantic"] * 0 if labels is None else labels
     section = extract_slice({**volume, "semantic": labels}, "coronal", 60)
     ax.imshow(
@@ -811,21 +818,27 @@ data_sets = {
     "prostate": ((24, 320, 320), (3.0, 0.6, 0.6)),
     "abdomen": ((100, 512, 512), (5.0, 0.8, 0.8)),
 }
-fig, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained", sharey=True)
+fig, axes = plt.subplots(1, 3, figsize=(9.4, 3.8), layout="constrained", sharey=True)
 plans = []
 for ax, (name, (shape, distance)) in zip(axes, data_sets.items()):
     plan = plan_for(np.array([shape] * 3), np.array([distance] * 3), 112**3)
     steps = np.cumprod([[1, 1, 1], *plan["strides"]], axis=0)
     for axis, colour, label in ((0, RED, "depth"), (1, BLUE, "height")):
         mm, left = plan["spacing"][axis] * steps[:, axis], np.array(plan["patch"])[axis] // steps[:, axis]
-        ax.plot(mm, "o-" if axis else "s--", color=colour, label=label)
+        line = {"marker": "o", "linewidth": 2} if axis else {"marker": "s", "linewidth": 5, "alpha": 0.6}
+        ax.plot(mm, color=colour, label=label, **line)  # the wide line stays visible below the other one
         for level, number in enumerate(left):
-            where = {"va": "top", "ha": "left"} if axis else {"va": "bottom", "ha": "right"}
-            ax.text(level, mm[level], f" {number} ", color=colour, fontsize=9, **where)
+            offset, where = (
+                ((4, -4), {"va": "top", "ha": "left"}) if axis else ((-4, 5), {"va": "bottom", "ha": "right"})
+            )
+            style = {"color": colour, "fontsize": 9, "textcoords": "offset points", **where}
+            ax.annotate(str(number), (level, mm[level]), offset, **style)
     size_of = " x ".join(map(str, plan["patch"]))
     plans.append(f"{name}: patch {size_of}, poolings {np.log2(steps[-1]).astype(int).tolist()}")
     ax.set_yscale("log", base=2)
-    ax.set(title=f"{name}: patch {size_of}", xlabel="level", xticks=range(len(steps)))
+    ax.margins(y=0.15)
+    ax.set(xlabel="level", xticks=range(len(steps)), xlim=(-0.9, len(steps) - 0.2))
+    ax.set_title(f"{name}: patch\n{size_of}", fontsize=11)
 axes[0].set_ylabel("spacing in mm")
 axes[0].legend()
 show(
@@ -993,7 +1006,7 @@ for name, rows in table.items():
 
 # %% name="train_figure" role="train"
 by_patient = np.mean(table["3D U-Net"], axis=1)
-fig, axes = plt.subplots(2, 4, figsize=(12, 6), layout="constrained")
+fig, axes = plt.subplots(2, 4, figsize=(9.4, 5), layout="constrained")
 for row, i, word in zip(axes, (int(by_patient.argmax()), int(by_patient.argmin())), ("best", "worst")):
     sources = {"ground truth": new_labels[i], "prediction": predictions[i]}
     hu = 80 * new_volumes[i, 0] if kind == "mr" else 500 * new_volumes[i, 1] - 300  # shown from -160 to 240
@@ -1046,7 +1059,7 @@ prompts = {key: value.to(device) for key, value in clicks([point]).items()}
 outputs = predict_masks(photo_embedding, (height, width_of), model, **prompts)
 mask_logits, predicted_ious = (output.cpu() for output in outputs)
 titles = ["your click", *(f"mask {m + 1}: predicted IoU {predicted_ious[0, m]:.2f}" for m in range(3))]
-fig = gallery([photo] * 4, [None, *(mask_logits[0] > 0)], titles=titles, columns=4, width=3)
+fig = gallery([photo] * 4, [None, *(mask_logits[0] > 0)], titles=titles, columns=2, width=3.5)
 for ax in fig.axes[:4]:
     draw_click(ax, point)
 show(fig, alt=f"An image with a click, and three masks predicted by {model_name}. {'; '.join(titles[1:])}.")

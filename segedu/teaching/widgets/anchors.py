@@ -36,9 +36,9 @@ NMS_FRAMES = [
     {"iou_threshold": 0.5, "step": 0},
     {"iou_threshold": 0.5, "step": 1},
     {"iou_threshold": 0.5, "step": 3},
-    {"iou_threshold": 0.5, "step": 20},
-    {"iou_threshold": 0.3, "step": 20},
-    {"iou_threshold": 0.8, "step": 20},
+    {"iou_threshold": 0.5, "step": 6},  # the last step at each threshold: no detection waits any more
+    {"iou_threshold": 0.3, "step": 4},
+    {"iou_threshold": 0.8, "step": 19},
 ]
 
 
@@ -170,9 +170,23 @@ def _paint_boxes(ax: Axes, state: Step) -> None:
     for name, style in _styles().items():
         for row in getattr(state, name):
             _box(ax, detections().boxes[row], **style)
+    written: list[tuple[float, float]] = []
     for row in state.kept:
-        left, top = detections().boxes[row, :2].tolist()
-        ax.text(left, top, str(row + 1), fontsize=9, va="bottom", bbox={"fc": "white", "pad": 1, "lw": 0})
+        x, y = _free_corner(detections().boxes[row].tolist(), written)
+        written.append((x, y))
+        ax.text(x, y, str(row + 1), fontsize=9, ha="center", va="center", bbox={"fc": "white", "pad": 1, "lw": 0})
+
+
+def _free_corner(box: list[float], written: list[tuple[float, float]]) -> tuple[float, float]:
+    """Choose a point on the edge of a box, in the image, that is not too close to numbers that are already written."""
+    left, top, right, bottom = (min(max(value, 2.0), SIDE - 2.0) for value in box)
+    corners = [(left, top), (right, top), (left, bottom), (right, bottom)]
+    middles = [((left + right) / 2, top), (left, (top + bottom) / 2), (right, (top + bottom) / 2)]
+    distances = [
+        min((max(abs(x - a) / 5, abs(y - b) / 4) for a, b in written), default=1.0) for x, y in corners + middles
+    ]
+    free = [i for i, distance in enumerate(distances) if distance >= 1]
+    return (corners + middles)[free[0] if free else distances.index(max(distances))]
 
 
 def _paint_scores(ax: Axes, state: Step) -> None:
@@ -193,7 +207,7 @@ def _paint_scores(ax: Axes, state: Step) -> None:
 def _styles() -> dict[str, dict]:
     """Styles of boxes and bars; a line style repeats the meaning of each colour."""
     return {
-        "waiting": {"color": PALE, "lw": 0.9, "ls": "-"},
+        "waiting": {"color": INK, "lw": 0.9, "ls": "-"},
         "removed_before": {"color": PALE, "lw": 0.9, "ls": ":"},
         "removed": {"color": REMOVED, "lw": 1.5, "ls": "--"},
         "kept": {"color": KEPT, "lw": 2.5, "ls": "-"},

@@ -111,13 +111,14 @@ def _paint_image(ax: Axes, boxes: Tensor, chosen: list[int]) -> None:
 
 
 def _paint_matrix(ax: Axes, cost: Tensor, chosen: list[int]) -> None:
-    ax.imshow(cost, cmap="cividis_r", vmin=-3, vmax=5, aspect="auto")
+    ax.imshow(
+        cost, cmap="cividis_r", vmin=-3, vmax=5, aspect="auto", alpha=0.55
+    )  # pale, so that dark numbers are legible
     for row, line in enumerate(cost.tolist()):
         for column, value in enumerate(line):
             picked = chosen[column] == row
-            colour = "white" if value > 2 else INK
             weight = "bold" if picked else "normal"
-            ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=10, weight=weight)
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=INK, fontsize=10, weight=weight)
             if picked:
                 ax.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, ec=PAIR, lw=3))
     ax.set_xticks(range(len(OBJECTS)), OBJECTS, fontsize=10)

@@ -47,7 +47,14 @@ def _draw_bars(axis: Axes, threshold: float) -> None:
         style = {"color": HIT} if hit else {"facecolor": "white", "edgecolor": MISS, "hatch": "////"}
         axis.bar(i, score, width=0.75, alpha=1.0 if score >= threshold else 0.3, **style)
     axis.axhline(threshold, color=INK, ls="--", lw=1.5)
-    axis.text(len(SCORES) - 0.4, threshold + 0.015, "threshold", ha="right", fontsize=9)
+    axis.text(
+        len(SCORES) - 0.4,
+        threshold + 0.025,
+        "threshold",
+        ha="right",
+        fontsize=9,
+        bbox={"fc": "white", "lw": 0, "pad": 1},
+    )
     axis.set(xlabel="detection, by descending score", ylabel="score", ylim=(0, 1.05), xticks=[])
     axis.legend(
         handles=[
@@ -138,7 +145,8 @@ def draw_panoptic(split_column: int = 0, merge: bool = False, shift: int = 0) ->
     scene = panoptic_scene(split_column, merge, shift)
     result = panoptic_quality(scene["preds"], scene["target"], num_classes=2)
     table = {name: values.tolist() for name, values in result["per_class"].items()}
-    fig, axes = plt.subplots(1, 3, figsize=(10.4, 2.9), width_ratios=(1.2, 1.2, 1), layout="constrained")
+    fig, panels = plt.subplot_mosaic("AB;CC", figsize=(7.4, 5), height_ratios=(1, 1.1), layout="constrained")
+    axes = list(panels.values())
     _draw_segments(axes[0], scene["target"], "ground truth")
     _draw_segments(axes[1], scene["preds"], "prediction")
     for i, (name, hatch) in enumerate((("pq", ""), ("sq", "///"), ("rq", "..."))):
@@ -146,14 +154,14 @@ def draw_panoptic(split_column: int = 0, merge: bool = False, shift: int = 0) ->
         positions = np.arange(2) + 0.27 * (i - 1)
         axes[2].bar(positions, values, 0.25, color=palette(3)[i], hatch=hatch, edgecolor="black", label=name.upper())
         for x, value in zip(positions, values, strict=True):
-            axes[2].text(x, value + 0.02, f"{value:.2f}", ha="center", fontsize=8)
+            axes[2].text(x, value + 0.02, f"{value:.2f}", ha="center", fontsize=9)
     tallies = [
         f"{name}: TP {table['true_positive'][k]}, FP {table['false_positive'][k]}, FN {table['false_negative'][k]}"
         for k, name in enumerate(NAMES)
     ]
     axes[2].set(xticks=range(2), ylim=(0, 1.35), yticks=(0, 0.5, 1))
-    axes[2].set_xticklabels([text.replace(": ", "\n") for text in tallies], fontsize=8)
-    axes[2].legend(ncols=3, fontsize=8, loc="upper center")
+    axes[2].set_xticklabels([text.replace(": ", "\n") for text in tallies], fontsize=9)
+    axes[2].legend(ncols=3, fontsize=9, loc="upper center")
     axes[2].set_title(f"mean PQ {result['pq']:.3f}", fontsize=10)
     qualities = [
         f"{name} PQ {table['pq'][k]:.2f} = SQ {table['sq'][k]:.2f} x RQ {table['rq'][k]:.2f}"

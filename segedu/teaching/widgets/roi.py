@@ -206,7 +206,7 @@ def _paint_values(ax: Axes, name: str, here: np.ndarray, nudged: np.ndarray) -> 
             ha="center",
             va="center",
             fontsize=11,
-            color="white" if value < 0.55 else INK,
+            color="white" if value < 0.5 else INK,
             weight="bold" if (i, j) == HIGHLIGHTED else "normal",
         )
     ax.set(xticks=[], yticks=[])
