@@ -59,7 +59,7 @@ def real_data_table(data: str, root: Path = ROOT) -> str:
         return f"No recipe on `{data}` has a measured row so far."
     if len(plain) > 1:
         raise ValueError(f"the baseline of {data!r} is not one row: {sorted(plain)}")
-    head = ["", *COLUMNS[data].values(), "parameters", "steps", "CPU-seconds"]
+    head = ["", *COLUMNS[data].values(), "parameters", "steps", "CPU (s)"]
     rule = "---|" + "---:|" * (len(head) - 1)
     return "\n".join(["| " + " | ".join(head) + " |", "|" + rule, *(f"| {line} |" for line in [*plain, *lines])])
 

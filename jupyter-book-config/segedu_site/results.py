@@ -107,15 +107,22 @@ def one_table(wanted: str, root: Path = ROOT) -> str:
 
 
 def _table(results: list[Result]) -> list[str]:
-    head = ["", *(f"seed {seed}" for seed in range(SEEDS)), "lowest", "required", "parameters", "CPU-seconds"]
+    head = ["", *(f"seed {seed}" for seed in range(SEEDS)), "lowest", "required", "parameters", "CPU (s)"]
     first = results[0]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    lines.append(f"| *{first.baseline}* | {' | '.join(first.plain)} | {min(first.plain)} | | | |")
+    plain = _rounded(*first.plain, min(first.plain))
+    lines.append(f"| *{first.baseline}* | {' | '.join(plain)} | | | |")
     for result in results:
         name = f"**{result.method}**" + (OLD if result.old else "")
-        cells = [name, *result.reached, result.least, result.target, f"{result.parameters:,}", result.cpu_seconds]
+        scores = _rounded(*result.reached, result.least)
+        cells = [name, *scores, result.target, f"{result.parameters:,}", result.cpu_seconds]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _rounded(*scores: str) -> list[str]:
+    """Three decimals: more do not fit beside the other columns, and the seeds differ in the second one."""
+    return [f"{float(score):.3f}" for score in scores]
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,7 @@ def microscopes_table(wanted: str, root: Path = ROOT) -> str:
         plain = [first.pairs[kind][0] for kind in kinds]
         rows = [[one.pairs[kind][1] for kind in kinds] for one in results]
     else:
-        head = ["", *(f"IoU {threshold}" for threshold in first.thresholds), "pooled", "steps", "CPU-seconds"]
+        head = ["", *(f"IoU {threshold}" for threshold in first.thresholds), "pooled", "steps", "CPU (s)"]
         plain = [*first.plain_at_iou, first.pairs["pooled"][0], "", ""]
         rows = [[*one.at_iou, one.pairs["pooled"][1], one.steps, one.cpu_seconds] for one in results]
     names = [f"**{one.method}**" + OLD * one.old for one in results]
@@ -212,7 +219,7 @@ def photographs_table(data: str, root: Path = ROOT) -> str:
             if method[:1] != [found["method"]] or len(method) != len(splits) + 1:
                 raise ValueError(f"row {name!r} holds {row.figure!r}, expected a score for each of {splits}")
             steps, parameters, cpu_seconds = cells[-1].split()
-            head = ["", *splits, "parameters", "steps", "CPU-seconds"]
+            head = ["", *splits, "parameters", "steps", "CPU (s)"]
             plain.add(" | ".join((f"*{baseline[0]}*", *baseline[1:], "", "", "")))
             label = f"**{method[0]}**" + OLD * (name in changed)
             lines.append(" | ".join((label, *method[1:], f"{int(parameters):,}", steps, cpu_seconds)))

@@ -56,7 +56,7 @@
 
     const place = make("div", slot, { className: "ex ex-states" });
     const form = make("div", place, { className: "ex-controls", role: "group", ariaLabel: "Controls of the explorer" });
-    const frame = make("div", place, { className: "ex-state" });
+    const frame = make("div", place, { className: "ex-state", tabIndex: 0, role: "group", ariaLabel: "Picture, scrolls where it is wide" });
     const sentence = make("p", place, { className: "ex-sentence", ariaLive: "polite" });
     let current = states[0];
     const show = {};

@@ -36,7 +36,7 @@ def test_a_table_has_a_column_for_each_class(tmp_path: Path) -> None:
     one = f"{PLAIN}; one box_ap50 0.8000 box_ap 0.4000 box_ap50_1 0.7000 box_ap50_2 1.0000 1200 722736 198.4"
     folder = course(tmp_path, one=one)
     assert real_data_table("bccd", folder).splitlines() == [
-        "|  | AP50, mean | red cells | white cells | platelets | AP, mean | parameters | steps | CPU-seconds |",
+        "|  | AP50, mean | red cells | white cells | platelets | AP, mean | parameters | steps | CPU (s) |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
         "| *Otsu + components* | 30.2 | 23.8 | 66.6 | – | 9.7 |  |  |  |",
         "| **one** † | 80.0 | 70.0 | 100.0 | – | 40.0 | 722,736 | 1200 | 198.4 |",

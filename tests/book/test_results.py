@@ -66,8 +66,10 @@ def test_what_the_command_prints_becomes_a_table(tmp_path: Path, capsys: pytest.
     text = markdown(read_results(course(tmp_path, " ".join(figure.groups()))))
     assert "## Mean IoU on `street`" in text
     baseline, net = text.splitlines()[4:6]
-    assert baseline.startswith("| *Forest on 5x5 windows* | 0.4700 | 0.4800 | 0.4600 | 0.4600 |")
-    assert net.startswith("| **net** † | 0.7300 | 0.7100 | 0.7200 | 0.7100 | 0.7 | 12,345 | 92.0 |")
+    assert baseline.startswith("| *Forest on 5x5 windows* | 0.470 | 0.480 | 0.460 | 0.460 |")
+    assert net.startswith(
+        "| **net** † | 0.730 | 0.710 | 0.720 | 0.710 | 0.7 | 12,345 | 92.0 |"
+    )
 
 
 def test_one_table_is_that_of_all_without_its_heading(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ TWO = ONE.replace("one 0.8", "two 0.7")
 def test_real_images_have_a_column_for_each_threshold_and_for_each_kind(tmp_path: Path) -> None:
     root = microscopes(tmp_path, one=ONE, two=TWO)
     assert microscopes_table("nuclei_grouped", root).splitlines() == [
-        "|  | IoU 0.5 | IoU 0.9 | pooled | steps | CPU-seconds |",
+        "|  | IoU 0.5 | IoU 0.9 | pooled | steps | CPU (s) |",
         "|---|---:|---:|---:|---:|---:|",
         "| *Otsu + water* | 0.6 | 0.1 | 0.5 |  |  |",
         "| **one** † | 0.8 | 0.3 | 0.7 | 20 | 35.2 |",
@@ -166,7 +168,7 @@ def test_photographs_have_a_column_for_each_split(tmp_path: Path) -> None:
         tmp_path, one=f"{forest} one      │ 0.8 │ 0.7 │ 20 1234 35.2", two=f"{forest} two │ 0.7 │ 0.6 │ 9 56 1.5"
     )
     assert photographs_table("pets", folder).splitlines() == [
-        "|  | val | test | parameters | steps | CPU-seconds |",
+        "|  | val | test | parameters | steps | CPU (s) |",
         "|---|---:|---:|---:|---:|---:|",
         "| *Forest on windows* | 0.5 | 0.4 |  |  |  |",
         "| **one** † | 0.8 | 0.7 | 1,234 | 20 | 35.2 |",

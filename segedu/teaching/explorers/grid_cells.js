@@ -76,6 +76,14 @@ function draw_object(panel, { colours }, { name, x, y, width, height }, fill) {
   return panel.line([[x, y1], [x2, crown], [x + 2, crown], [x + 2, y2], [x - 2, y2], [x - 2, crown], [x1, crown]], style, true);
 }
 
+// The name stands on a plate above the right end of the box; inside it where the box reaches the upper border.
+function name_object(panel, { colours }, { x, y, width, height }, text, fill) {
+  const unit = SIZE / panel.plot_width, [plate_width, plate_height] = [(7 * text.length + 6) * unit, 16 * unit];
+  const right = x + width / 2, top = y - height / 2, upper = top - (top < plate_height ? -unit : plate_height + unit);
+  panel.box(right - plate_width, upper, right, upper + plate_height, { fill: colours.paper });
+  panel.text(right, upper, text, { anchor: "end", dx: -3, dy: 12, weight: 600, fill });
+}
+
 function draw_image(panel, figure, values, result, set) {
   const { colours } = figure, side = SIZE / values.cells, list = objects(values), fills = [colours.green, colours.orange, colours.sky];
   result.slots.forEach(({ row, column, kept }, k) => {
@@ -91,8 +99,7 @@ function draw_image(panel, figure, values, result, set) {
     const { kept } = result.slots[k], { x, y, width, height, name } = object, colour = kept ? colours.ink : colours.red;
     draw_object(panel, figure, object, fills[k]);
     panel.box(x - width / 2, y - height / 2, x + width / 2, y + height / 2, { stroke: colour, dash: kept ? undefined : "6 4", width: 2 });
-    panel.text(x - width / 2, y - height / 2, kept ? name : `${name}: lost`,
-      { anchor: "start", dx: 3, dy: 14, weight: 600, halo: true, fill: colour });
+    name_object(panel, figure, object, kept ? name : `${name}: lost`, colour);
     if (name !== "bus") panel.circle(x, y, 4.5, { fill: colours.ink, stroke: colours.paper, width: 1.5 });
   });
   panel.handle("bus", values.x, values.y, { label: "centre of the bus", step: 1, on_move: (x, y) => set({ x, y }) });
@@ -110,7 +117,8 @@ function draw_target(panel, { colours }, { classes }, { rows }) {
       const j = first + k, defined = value !== null && value !== 0;
       panel.box(j, i + 0.08, j + 0.94, i + 0.92, { stroke: colours.ink, width: 1, fill: defined ? (j < 5 ? colours.grid : fills[j - 5]) : "none" });
       const text = value === null ? "" : typeof value === "string" || Number.isInteger(value) ? `${value}` : value.toFixed(2);
-      panel.text(j + 0.47, i + 0.5, text, { size: 11, halo: defined && j >= 5 });
+      const filled = defined && j >= 5, on_fill = j === 7 ? "#1b1b1b" : colours.paper; // sky is light in both themes
+      panel.text(j + 0.47, i + 0.5, text, { size: 12, weight: filled ? 700 : 400, fill: filled ? on_fill : colours.ink });
     });
   });
   const notes = shared

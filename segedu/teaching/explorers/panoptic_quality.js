@@ -79,7 +79,7 @@ function borders(panel, map, style) {
   panel.paint("path", { d: path }, style);
 }
 
-// Fill the pixels of each car, and write its number and its outcome below that: where it was matched, the IoU.
+// Fill the pixels of each car, and write its number and, below that, its outcome (with the IoU where it was matched).
 function draw_segments(panel, { colours }, map, outcome) {
   const fills = { 2: colours.sky, 3: colours.orange, 4: colours.green, [SPLIT]: colours.purple };
   for (const id of ids(map).filter((each) => each > 1)) {
@@ -90,7 +90,8 @@ function draw_segments(panel, { colours }, map, outcome) {
       panel.box(j, i, end, i + 1, { fill: fills[id], opacity: 0.5 });
     }
     const [x, y] = [1, 0].map((axis) => pixels.reduce((sum, pixel) => sum + pixel[axis] + 0.5, 0) / pixels.length);
-    panel.text(x, y, `${id - 1}: ${outcome(id)}`, { size: 12, weight: 600, halo: true });
+    panel.text(x, y, `${id - 1}`, { dy: -3, size: 12, weight: 600, halo: true });
+    panel.text(x, y, outcome(id), { dy: 11, size: 12, weight: 600, halo: true });
   }
   panel.text(0.3, ROWS - 0.7, `road: ${outcome(1)}`, { anchor: "start", size: 12, weight: 600, halo: true });
   borders(panel, map, { stroke: colours.ink, width: 1.5 });

@@ -4,6 +4,7 @@ const [ALL_ONES, DIGITS] = ["all ones", "1, 2, 3, …"];
 const [ONES, BILINEAR] = ["all ones", "bilinear"];
 const [VALUES, COUNTS] = ["values", "number of patches"];
 const NARROW = 22; // pixels: narrower cells show no number with two decimals
+const LIGHT = 52; // percent of sky: above it a cell is light on a dark page too, and its number has to be dark
 
 export const controls = [
   { name: "size", label: "size H", min: 1, max: 5, step: 1, value: 4 },
@@ -75,12 +76,12 @@ function draw_plane(panel, colours, values, result) {
   for (const i of range(result.plane)) {
     for (const j of range(result.plane)) {
       const cropped = Math.min(i, j) < values.padding || Math.max(i, j) >= values.padding + result.out;
-      const shade = `color-mix(in srgb, var(--ex-sky) ${Math.round((90 * grid[i][j]) / largest)}%, var(--ex-paper))`;
+      const percent = Math.round((90 * grid[i][j]) / largest), shade = `color-mix(in srgb, var(--ex-sky) ${percent}%, var(--ex-paper))`;
       const inside = result.rows.includes(i) && result.columns.includes(j);
       panel.box(j, i, j + 1, i + 1, { fill: shade, stroke: colours.muted, width: 0.7 });
       if (inside) panel.box(j + 0.1, i + 0.1, j + 0.9, i + 0.9, { stroke: colours.orange, width: 2.5 });
       if (cropped) panel.line([[j + 0.1, i + 0.9], [j + 0.9, i + 0.1]], { stroke: colours.red, width: 1.5 });
-      if (!wide || cell >= NARROW) panel.text(j + 0.5, i + 0.5, format(grid[i][j]), { size: 11 });
+      if (!wide || cell >= NARROW) panel.text(j + 0.5, i + 0.5, format(grid[i][j]), { size: 11, fill: percent > LIGHT ? "#1b1b1b" : colours.ink });
     }
   }
   panel.box(values.padding, values.padding, values.padding + result.out, values.padding + result.out, { stroke: colours.ink, width: 2.5 });
@@ -98,7 +99,7 @@ export function draw(figure, values, result, set) {
   else output.text(3, 3, "There is no output.", { size: 14 });
   figure.legend([
     ["chosen input pixel", { fill: colours.sky, stroke: colours.blue }], ["its patch", { fill: colours.paper, stroke: colours.orange }],
-    ["output", { stroke: colours.ink }], ["cropped", { fill: colours.paper, stroke: colours.muted, symbol: "/" }], [`darker blue: larger ${values.show === COUNTS ? "number of patches" : "value"}`, { fill: colours.sky }],
+    ["output", { stroke: colours.ink }], ["cropped", { fill: colours.paper, stroke: colours.muted, symbol: "/" }], [`stronger blue: larger ${values.show === COUNTS ? "number of patches" : "value"}`, { fill: colours.sky }],
   ]);
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -114,20 +115,29 @@ def race(loss: BoxLoss, steps: int = 600, rate: float = 12.0) -> list[float]:
     return ious
 
 
+# As in the chapter's other figure of these losses and in its explorer
+RACE_STYLES = {
+    "1 - IoU": ("#000000", "-"),
+    "DIoU (distance IoU)": ("#0072B2", "--"),
+    "L1 / 40 + (1 - IoU)": ("#009E73", (0, (5, 1, 1, 1, 1, 1))),
+}
+FURTHER_RACE_STYLES = (("#CC79A7", "-."), ("#D55E00", ":"))  # the first one for GIoU
+
+
 def draw_race(others: dict[str, BoxLoss]) -> None:
     """Plot the best IoU so far per iteration for 1 - IoU, the given losses, DIoU and L1 + (1 - IoU)."""
     losses = {"1 - IoU": iou_box_loss, **others, "DIoU (distance IoU)": distance_iou_loss}
     losses["L1 / 40 + (1 - IoU)"] = lambda box, target: lp_iou_loss(box, target, weight=1 / 40)
     fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    best_ious, styles = {}, ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-    colours = ("#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7")
-    for i, (name, loss) in enumerate(losses.items()):
+    best_ious, further = {}, cycle(FURTHER_RACE_STYLES)
+    for name, loss in losses.items():
+        colour, style = RACE_STYLES.get(name) or next(further)
         ious = race(loss)
         best_ious[name] = round(max(ious), 2)
         ax.plot(
             np.maximum.accumulate(ious),
-            linestyle=styles[i % 5],
-            color=colours[i % 5],
+            linestyle=style,
+            color=colour,
             lw=2,
             label=f"{name}: {max(ious):.2f}",
         )
