@@ -157,10 +157,10 @@ def test_the_search_index_is_loaded_for_a_search_only():
 
 
 def test_names_in_tables_break_after_slashes_and_underscores():
-    cell = '<td><code><span class="pre">segedu/panoptic/mask_2former.py</span> <span class="pre">a_b</span></code></td>'
-    page = f'<p><code><span class="pre">segedu/panoptic.py</span></code></p>{cell}<td>torch.nn_and_more</td>'
+    cell = '<td><code><span class="pre">segedu/semantic/res_unet.py</span> <span class="pre">a_b</span></code></td>'
+    page = f'<p><code><span class="pre">segedu/cli.py</span></code></p>{cell}<td>torch.nn_and_more</td>'
     found = presentation.breaks_in_names(page)
-    assert "segedu/<wbr>panoptic/<wbr>mask_<wbr>2former.py<" in found
+    assert "segedu/<wbr>semantic/<wbr>res_<wbr>unet.py<" in found
     assert found.count("<wbr>") == 3
 
 

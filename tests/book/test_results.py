@@ -67,9 +67,7 @@ def test_what_the_command_prints_becomes_a_table(tmp_path: Path, capsys: pytest.
     assert "## Mean IoU on `street`" in text
     baseline, net = text.splitlines()[4:6]
     assert baseline.startswith("| *Forest on 5x5 windows* | 0.470 | 0.480 | 0.460 | 0.460 |")
-    assert net.startswith(
-        "| **net** † | 0.730 | 0.710 | 0.720 | 0.710 | 0.7 | 12,345 | 92.0 |"
-    )
+    assert net.startswith("| **net** † | 0.730 | 0.710 | 0.720 | 0.710 | 0.7 | 12,345 | 92.0 |")
 
 
 def test_one_table_is_that_of_all_without_its_heading(tmp_path: Path) -> None:
