@@ -58,6 +58,23 @@ def draw_image(ax, image, title, **style):
     ax.set_title(title, fontsize=10)
 
 
+def write_names(ax, boxes, names, colours=("#1b1b1b",), fontsize=8):
+    """Write the name of each box in the corner of the box that overlaps the names written before the least."""
+    pixel = (ax.get_xlim()[1] - ax.get_xlim()[0]) / ax.bbox.width * ax.figure.dpi / 72  # pixels of the image per point
+    size, written = ax.get_xlim()[1], torch.zeros(0, 4)
+    for i, (left, top, right, bottom) in enumerate(torch.as_tensor(boxes).tolist()):
+        width, height = (0.65 * len(names[i]) * fontsize + 2) * pixel, (1.2 * fontsize + 2) * pixel
+        corners = [(left, top), (right - width, bottom - height), (right - width, top), (left, bottom - height)]
+        corners = torch.tensor(corners).clamp(min=0).minimum(torch.tensor([size - width, size - height]))
+        places = torch.cat([corners, corners + torch.tensor([width, height])], dim=1)
+        best = int(box_iou(places, written).sum(dim=1).argmin())
+        written = torch.cat([written, places[best, None]])
+        style = {"fontsize": fontsize, "color": colours[i % len(colours)], "ha": "center", "va": "center"}
+        centre = (places[best, :2] + places[best, 2:]).tolist()
+        ax.text(centre[0] / 2, centre[1] / 2, names[i], bbox={"fc": "white", "pad": 1, "ec": "none"}, **style)
+
+
+# %% name="picture_figure" role="show"
 scene = draw_shapes(9, size=(64, 64), count=(4, 4))
 image, truth, labels = (scene[key].as_subclass(torch.Tensor) for key in ("image", "boxes", "labels"))
 all_boxes = make_anchors((8, 8), 8, [12, 17, 24], [0.5, 1.0, 2.0]).float()  # the exercise of lab 11
@@ -264,7 +281,10 @@ explorer()
 # constants. The deltas $(d_x, d_y, d_w, d_h)$ are decoded to the centre $(x, y)$ and the sides $w$ and $h$ of the
 # predicted box:
 #
-# $$ x = x_a + v\, d_x w_a, \quad y = y_a + v\, d_y h_a, \quad w = w_a e^{u\, d_w}, \quad h = h_a e^{u\, d_h}. $$
+# $$ \begin{aligned}
+#    x &= x_a + v\, d_x w_a, & y &= y_a + v\, d_y h_a, \\
+#    w &= w_a e^{u\, d_w}, & h &= h_a e^{u\, d_h}.
+#    \end{aligned} $$
 #
 # SSD's code calls $v = 0.1$ and $u = 0.2$ the **variances**. They set the units of the deltas, so that typical deltas
 # have absolute values near 1. The scores are a softmax over the classes. Class 0 is the background, and its column is
@@ -413,7 +433,10 @@ show(
 # **Formula.** Let $c_n$ be the class of object $n$. The cost of matching query $q$ with object $n$, with DETR's
 # weights, is
 #
-# $$ \text{cost}_{qn} = - p_q(c_n) + 5 \, \lVert b_q - b_n \rVert_1 - 2 \, \text{GIoU}(b_q, b_n) $$
+# $$ \begin{aligned}
+#    \text{cost}_{qn} = {}& - p_q(c_n) + 5 \, \lVert b_q - b_n \rVert_1 \\
+#    & - 2 \, \text{GIoU}(b_q, b_n)
+#    \end{aligned} $$
 #
 # Here $p_q$ is a softmax over $C + 1$ columns: the $C$ classes, and "no object" in the last column. A box $b$ is (cx,
 # cy, w, h) relative to the image: cx and w are divided by the image's width, cy and h by the image's height. The
@@ -485,12 +508,11 @@ cost, queries = use(hungarian_match)(logits, preds, labels - 1, truth, (64, 64))
 cost, queries = torch.as_tensor(cost), torch.as_tensor(queries)
 fig, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
 draw_image(axes[0], image, "objects o (solid), queries q (dashed)", alpha=0.6)
-for letter, boxes, colour, line in (("o", truth, "#1b1b1b", "-"), ("q", cxcywh_to_xyxy(preds) * 64, "#0072B2", "--")):
+for boxes, colour, line in ((truth, "#1b1b1b", "-"), (cxcywh_to_xyxy(preds) * 64, "#0072B2", "--")):
     draw_boxes(axes[0], boxes, colour, linestyle=line, linewidth=2)
-    for number, (left, top, right, bottom) in enumerate(boxes.tolist()):
-        inside = {"va": "top"} if letter == "o" else {"va": "bottom", "ha": "right"}
-        position = (max(left, 0) + 1, max(top, 0) + 1) if letter == "o" else (min(right, 64) - 1, min(bottom, 64) - 1)
-        axes[0].text(*position, f"{letter}{number}", color=colour, weight="bold", **inside)
+names = [*(f"o{n}" for n in range(len(truth))), *(f"q{q}" for q in range(len(preds)))]
+colours = ["#1b1b1b"] * len(truth) + ["#0072B2"] * len(preds)
+write_names(axes[0], torch.cat([truth, cxcywh_to_xyxy(preds) * 64]), names, colours, fontsize=10)
 axes[1].imshow(cost, cmap="cividis")
 for (q, n), value in np.ndenumerate(cost.numpy()):
     axes[1].text(n, q, f"{value:.1f}", ha="center", va="center", color="w" if value < cost.mean() else "k")
@@ -499,7 +521,7 @@ axes[1].plot(
     np.arange(4) + 0.32, cost.argmin(dim=0) - 0.28, "x", ms=9, color="#D55E00", mew=2.5, label="cheapest per object"
 )
 axes[1].set(xticks=range(4), yticks=range(6), xlabel="object", ylabel="query", title="cost", aspect="auto")
-fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False, markerscale=0.4)
+fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False, markerscale=0.6)
 pairs = ", ".join(f"object {n} with query {q}" for n, q in enumerate(queries.tolist()))
 show(fig, alt=f"The boxes of four objects and of six queries, and the cost matrix. Your matching: {pairs}.")
 
@@ -527,7 +549,10 @@ matching_explorer()
 #
 # $$ L = \frac{\sum_q w_q \left( -\log p_q(c_q) \right)}{\sum_q w_q} + L_\text{box} $$
 #
-# $$ L_\text{box} = \frac{5}{N} \sum_n \lVert b_{q_n} - b_n \rVert_1 + \frac{2}{N} \sum_n \left( 1 - \text{GIoU}(b_{q_n}, b_n) \right) $$
+# $$ \begin{aligned}
+#    L_\text{box} = {}& \frac{5}{N} \sum_n \lVert b_{q_n} - b_n \rVert_1 \\
+#    & + \frac{2}{N} \sum_n \left( 1 - \text{GIoU}(b_{q_n}, b_n) \right)
+#    \end{aligned} $$
 #
 # The weight $w_q$ is 1 for a matched query and `no_object_weight` for the others. $L_\text{box}$ is divided by
 # $N$ and not by $Q$, because the number of queries must not change the weight of a box.
@@ -615,8 +640,8 @@ match, loss_of = use(hungarian_match), use(set_loss)
 sets = {"one to one": learn_set(True), "cheapest object": learn_set(False)}
 panels = [(f"one to one, step {step}", *sets["one to one"][step]) for step in (0, 20, 200)]
 panels.append(("cheapest object, step 200", *sets["cheapest object"][200]))
-fig, axes = plt.subplots(1, 4, figsize=(13, 3.7), layout="constrained")
-for ax, (title, boxes, scores) in zip(axes, panels):
+fig, axes = plt.subplots(2, 2, figsize=(7, 7.6), layout="constrained")
+for ax, (title, boxes, scores) in zip(axes.flat, panels):
     confident = scores > 0.5
     draw_image(ax, image, f"{title}:\n{int(confident.sum())} of 12 predict an object", alpha=0.6)
     draw_boxes(ax, boxes[~confident], "#ffffff", linewidth=1, linestyle=":")
@@ -664,17 +689,14 @@ def detr_ap50(net):
 
 
 logits, boxes = predict(detr, stacked[:4])
-fig, axes = plt.subplots(1, 4, figsize=(13, 3.7), layout="constrained")
+fig, axes = plt.subplots(2, 2, figsize=(7, 7.6), layout="constrained")
 counts = []
-for ax, one, probabilities, relative in zip(axes, unseen, logits.softmax(dim=2), boxes):
+for ax, one, probabilities, relative in zip(axes.flat, unseen, logits.softmax(dim=2), boxes):
     confident, corners = probabilities[:, 4] < 0.5, cxcywh_to_xyxy(relative) * 64
     counts.append(int(confident.sum()))
     draw_image(ax, one["image"], f"{counts[-1]} queries predict an object\n({len(one['boxes'])} objects)", alpha=0.8)
     draw_boxes(ax, corners[confident], linewidth=2)
-    for (left, top, *_), kind in zip(
-        corners[confident].clamp(0, 60).tolist(), probabilities[confident, :4].argmax(dim=1).tolist()
-    ):
-        ax.text(left, top, CLASSES[kind], va="top", fontsize=8, bbox={"fc": "white", "pad": 1, "ec": "none"})
+    write_names(ax, corners[confident], [CLASSES[kind] for kind in probabilities[confident, :4].argmax(dim=1)])
 show(fig, alt=f"Four unseen scenes with the boxes of the queries that predict an object. Their numbers: {counts}.")
 
 # %% [markdown] name="detr_match_text"
@@ -940,7 +962,7 @@ for name, (ap50, mean) in rows.items():
 # was trained with the focal loss. Which objects are missed, and which boxes do not fit?
 
 # %% name="score_figure" role="train"
-fig, axes = plt.subplots(2, 4, figsize=(11, 6), layout="constrained")
+fig, axes = plt.subplots(2, 4, figsize=(9.4, 5.2), layout="constrained")
 for column, one in zip(axes.T, new_scenes):
     draw_image(column[0], one["image"], "ground truth")
     draw_boxes(column[0], one["boxes"], "#1b1b1b", linewidth=2)
@@ -949,10 +971,8 @@ for column, one in zip(axes.T, new_scenes):
     confident = detections["scores"] > 0.4
     draw_image(column[1], one["image"], f"focal: {int(confident.sum())} scores above 0.4", alpha=0.8)
     draw_boxes(column[1], detections["boxes"][confident], linewidth=2)
-    for (left, top, *_), label in zip(
-        detections["boxes"][confident].tolist(), detections["labels"][confident].tolist()
-    ):
-        column[1].text(left, top - 1, CLASSES[label], fontsize=8, bbox={"fc": "white", "pad": 1, "ec": "none"})
+    names = [CLASSES[label] for label in detections["labels"][confident]]
+    write_names(column[1], detections["boxes"][confident], names)
 show(fig, alt="Four new images: above with their ground-truth boxes, below with the detected boxes and classes.")
 
 # %% [markdown] name="quiz"

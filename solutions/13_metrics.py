@@ -57,20 +57,22 @@ def detect(scene, seed):
     return {k: torch.from_numpy(v).float() for k, v in detections.items()} | {"labels": torch.from_numpy(labels)}
 
 
+def draw_boxes(ax, boxes, texts, side="left", **style):
+    """Draw boxes, each with a text at its left or right side, at a height at which it covers no other text."""
+    white = {"fc": "white", "alpha": 0.8, "lw": 0, "pad": 0.8}
+    for (x1, y1, x2, y2), text in zip(boxes.tolist(), texts, strict=True):
+        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=2, **style))
+        half = 0.9 * len(str(text)) + 1  # half of the width of the text, in pixels of the image
+        x, heights = (x1 + half if side == "left" else x2 - half), [y1 + k * (y2 - y1) / 8 for k in (2, 4, 6, 1, 7)]
+        written = [other.get_position() for other in ax.texts]
+        free = [y for y in heights if all(abs(x - a) > 2 * half or abs(y - b) > 5 for a, b in written)]
+        ax.text(x, (free or heights)[0], text, fontsize=8, bbox=white, ha="center", va="center")
+
+
+# %% name="scene_figure" role="show"
 scene = draw_shapes(seed=30, size=(80, 110), count=5)
 detections = detect(scene, seed=55)
-
-
-def draw_boxes(ax, boxes, texts, side="left", **style):
-    """Draw boxes, each with a text at its left or right side."""
-    white = {"fc": "white", "alpha": 0.8, "lw": 0, "pad": 0.8}
-    for i, ((x1, y1, x2, y2), text) in enumerate(zip(boxes.tolist(), texts, strict=True)):
-        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=2, **style))
-        x = x1 + 1 if side == "left" else x2 - 1
-        ax.text(x, y1 + (y2 - y1) * (0.3 + 0.2 * (i % 3)), text, fontsize=8, bbox=white, ha=side)
-
-
-fig, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.3), layout="constrained")
 for ax, title in zip(axes, ("ground truth", "detections and their scores"), strict=True):
     ax.imshow(scene["image"].permute(1, 2, 0))
     ax.set_title(title)
@@ -145,7 +147,7 @@ check(match_detections)
 # two boxes is the true positive? And why is the most confident box of all a false positive at the higher threshold?
 
 # %% name="match_figure" role="show"
-fig, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.3), layout="constrained")
 table = box_iou(detections["boxes"], scene["boxes"])
 no_crowds, summaries = torch.zeros(len(scene["boxes"]), dtype=torch.bool), []
 for ax, threshold in zip(axes, (0.5, 0.8), strict=True):
@@ -171,7 +173,9 @@ show(fig, alt=f"Detections; true positives are solid and false positives are das
 # **Formula.** Sort the detections of *all images together* by decreasing score. Let $TP_k$ be the number of true
 # positives among the first $k$ detections. Then
 #
-# $$P_k = \frac{TP_k}{k} \qquad R_k = \frac{TP_k}{\text{number of ground-truth objects}}$$
+# $$P_k = \frac{TP_k}{k}$$
+#
+# $$R_k = \frac{TP_k}{\text{number of ground-truth objects}}$$
 #
 # Recall never falls along the list. Precision rises at each true positive (unless it is 1 already) and falls at each
 # false positive (unless it is 0 already).
@@ -309,7 +313,7 @@ matched = torch.tensor([1, 1, 0, 1, 0, 0, 1, 0, 1, 0]).bool()
 precision, recall = (torch.as_tensor(x).double() for x in curve_of(torch.arange(10, 0, -1.0), matched, 7))
 steps = [(2 / 7, 1), (3 / 7, 3 / 4), (4 / 7, 4 / 7), (5 / 7, 5 / 9), (1, 0)]  # (recall, precision) of the envelope
 x, y = [0, *(r for r, _ in steps)], [1, *(p for _, p in steps)]
-fig, axes = plt.subplots(1, 3, figsize=(12, 3.2), sharey=True, layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(9.3, 3), sharey=True, layout="constrained")
 summaries = []
 for ax, convention, count in zip(axes, ("11-point", "area", "101-point"), (11, 0, 101), strict=True):
     value = float(use(ap_interp)(precision, recall, convention))
@@ -428,9 +432,11 @@ show(
 # **Formula.** A predicted and a ground-truth segment of the same class match if their IoU is **above** 1/2. For each
 # class
 #
-# $$\text{PQ} = \frac{\sum_{TP} \text{IoU}}{|TP| + \frac12 |FP| + \frac12 |FN|}
-# = \underbrace{\frac{\sum_{TP} \text{IoU}}{|TP|}}_{\text{SQ}} \cdot
-# \underbrace{\frac{|TP|}{|TP| + \frac12 |FP| + \frac12 |FN|}}_{\text{RQ}}$$
+# $$\begin{aligned}
+# \text{PQ} &= \frac{\sum_{TP} \text{IoU}}{|TP| + \frac12 |FP| + \frac12 |FN|} \\
+# &= \underbrace{\frac{\sum_{TP} \text{IoU}}{|TP|}}_{\text{SQ}} \cdot
+# \underbrace{\frac{|TP|}{|TP| + \frac12 |FP| + \frac12 |FN|}}_{\text{RQ}}
+# \end{aligned}$$
 #
 # The segmentation quality SQ is the mean IoU of the matched pairs, and the recognition quality RQ is the F1 score of
 # the segments. Three rules do not appear in the formula:
@@ -546,9 +552,10 @@ def renumbered(ids):
 
 # %% name="pq_faults" role="show"
 colours = np.concatenate([[[0, 0, 0]], palette(len(segment_classes) - 1)])
-fig, axes = plt.subplots(1, 4, figsize=(13, 2.7), layout="constrained")
+fig, axes = plt.subplots(2, 2, figsize=(7.4, 5.4), layout="constrained")
+axes = axes.flatten()
 axes[0].imshow(colours[gt_ids])
-axes[0].set_title("ground truth, one colour\nper segment, void is black", fontsize=9)
+axes[0].set_title("ground truth, one colour\nper segment, void is black", fontsize=10)
 semantic_target, summaries = torch.where(gt_ids > 0, segment_classes[gt_ids], 255), []
 for ax, (name, ids) in zip(axes[1:], faults.items(), strict=True):
     quality = float(use(pq)(*renumbered(ids), *renumbered(gt_ids))[0])
@@ -556,7 +563,7 @@ for ax, (name, ids) in zip(axes[1:], faults.items(), strict=True):
     summaries.append(f"{name}: PQ {quality:.3f}, mean IoU {mean_iou(semantic_preds, semantic_target, 10, 255):.3f}")
     ax.imshow(colours[ids])
     ax.contour(ids == large[1 if name == "shifted by two pixels" else 0], levels=[0.5], colors="white", linewidths=1)
-    ax.set_title(summaries[-1].replace(": ", "\n"), fontsize=9)
+    ax.set_title(summaries[-1].replace(": ", "\n"), fontsize=10)
 for ax in axes:
     ax.set_axis_off()
 show(fig, alt=f"The segments of a street and three faulty predictions. {'; '.join(summaries)}.")

@@ -986,9 +986,9 @@ def attend(q, k, v, mask_logits, size):
 rows["queries, no masks"], _ = measure(net)
 attend = masked
 print(f"PQ on {new} new streets, scale {SCALE}")
-print(f"{'':<23}{'all':>5}{'things':>8}{'stuff':>7}")
+print(f"{'':<24}{'all':>5}{'things':>8}{'stuff':>7}")
 for name, (pq_all, pq_things, pq_stuff) in rows.items():
-    print(f"{name:<23}{pq_all:>5.2f}{pq_things:>8.2f}{pq_stuff:>7.2f}")
+    print(f"{name:<24}{pq_all:>5.2f}{pq_things:>8.2f}{pq_stuff:>7.2f}")
 
 # %% [markdown] name="train_after"
 # In the first row of the table, queries do not separate the things: each connected component of a thing class is one
