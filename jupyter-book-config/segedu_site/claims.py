@@ -23,11 +23,10 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from segedu.teaching.evidence.proofs import Row, read_claims, read_rows, stale
-from segedu_site.results import OLD as DAGGER
+from segedu_site.results import DAGGER
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = "course/measured"
-OLD = "before the last change of its code"
 
 
 def anchor(claim: str) -> str:
@@ -73,7 +72,7 @@ class MeasuredNumbers(SphinxDirective):
             words, messages = self.parse_inline(text)
             box += nodes.paragraph("", "", *words)
             if claim in changed:
-                box += nodes.paragraph("", f"(measured {OLD})", classes=["number-note"])
+                box += nodes.paragraph("", "(measured before the last change of its code)", classes=["number-note"])
             row += [box, *messages]
         return [row]
 

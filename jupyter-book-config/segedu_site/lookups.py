@@ -21,11 +21,11 @@ RESULTS = "course/results"  # a page whose tables are all to be looked up
 SECTION = re.compile(r"^## Lab (\d\d)$", re.MULTILINE)
 
 
-def mark(found: list[nodes.Node]) -> list[nodes.Node]:
-    """Mark the tables among parsed nodes as tables to look things up in."""
+def mark(found: list[nodes.Node], *more: str) -> list[nodes.Node]:
+    """Mark the tables among parsed nodes as tables to look things up in, with more classes for style sheets."""
     for node in found:
         for table in node.findall(nodes.table):
-            table["classes"].append("look-up")
+            table["classes"] += ["look-up", *more]
     return found
 
 
@@ -114,7 +114,7 @@ class WrongAnswers(SphinxDirective):
         _, sections = split_wrong_answers(path.read_text(encoding="utf-8"))
         if self.arguments[0] not in sections:
             raise self.error(f"wrong-answers has {self.arguments[0]!r}, expected one of {', '.join(sections)}")
-        return mark(self.parse_text_to_nodes(without_yes(sections[self.arguments[0]])))
+        return mark(self.parse_text_to_nodes(without_yes(sections[self.arguments[0]])), "wrong-answers")
 
 
 def setup(app: Sphinx) -> None:

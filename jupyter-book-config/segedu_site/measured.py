@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from segedu.teaching.evidence.proofs import read_claims, read_rows, stale
-from segedu_site.results import OLD, with_note
+from segedu_site.results import DAGGER, with_note
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,7 +37,7 @@ def markdown(prefix: str, root: Path = ROOT) -> str:
         if name not in rows:
             lines.append(f"| {what} | *not yet* | |")
             continue
-        date = rows[name].date + (OLD if name in changed else "")
+        date = rows[name].date + (DAGGER if name in changed else "")
         lines.append(f"| {what} | {rows[name].figure} | {date} |")
     return with_note("\n".join(lines))
 

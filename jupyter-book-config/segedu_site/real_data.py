@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from segedu.teaching.evidence.proofs import read_rows, stale
-from segedu_site.results import OLD, with_chart
+from segedu_site.results import DAGGER, with_chart
 
 ROOT = Path(__file__).resolve().parents[2]
 CLAIM = re.compile(r"real: (?P<method>\S+) on (?P<data>\S+), figures on test; seed 0")
@@ -53,7 +53,7 @@ def real_data_table(data: str, root: Path = ROOT) -> str:
                 raise ValueError(f"row {name!r} holds {row.figure!r}, expected two rows of figures and three counts")
             steps, parameters, cpu_seconds = counts
             plain.add(" | ".join((f"*{_words(baseline)}*", *_cells(baseline, data), "", "", "")))
-            label = f"**{method}**" + OLD * (name in changed)
+            label = f"**{method}**" + DAGGER * (name in changed)
             lines.append(" | ".join((label, *_cells(ours, data), f"{int(parameters):,}", steps, cpu_seconds)))
     if not lines:
         return f"No recipe on `{data}` has a measured row so far."

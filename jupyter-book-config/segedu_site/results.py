@@ -29,7 +29,7 @@ PHOTOGRAPHS = re.compile(r"photos: (?P<method>\S+) on (?P<data>\S+), mean IoU on
 MICROSCOPES = re.compile(r"(?P<data>\w+): (?P<method>\w+), instance accuracy at IoU (?P<thresholds>[\d., ]+) on")
 BY_KIND = "by kind"
 SEEDS = 3
-OLD = " \N{DAGGER}"
+DAGGER = " \N{DAGGER}"
 NOTE = "\N{DAGGER} Measured before the last change of its code."
 
 
@@ -87,7 +87,7 @@ def markdown(tables: dict[tuple[str, str], list[Result]]) -> str:
 
 def with_note(table: str) -> str:
     """A table, and below it what the dagger means if one of its rows has one."""
-    return f"{table}\n\n{NOTE}\n" if OLD in table else table
+    return f"{table}\n\n{NOTE}\n" if DAGGER in table else table
 
 
 def one_table(wanted: str, root: Path = ROOT) -> str:
@@ -113,7 +113,7 @@ def _table(results: list[Result]) -> list[str]:
     plain = _rounded(*first.plain, min(first.plain))
     lines.append(f"| *{first.baseline}* | {' | '.join(plain)} | | | |")
     for result in results:
-        name = f"**{result.method}**" + (OLD if result.old else "")
+        name = f"**{result.method}**" + (DAGGER if result.old else "")
         scores = _rounded(*result.reached, result.least)
         cells = [name, *scores, result.target, f"{result.parameters:,}", result.cpu_seconds]
         lines.append("| " + " | ".join(cells) + " |")
@@ -121,7 +121,7 @@ def _table(results: list[Result]) -> list[str]:
 
 
 def _rounded(*scores: str) -> list[str]:
-    """Three decimals: more do not fit beside the other columns, and the seeds differ in the second one."""
+    """Three decimals: more do not fit beside the other columns on a laptop."""
     return [f"{float(score):.3f}" for score in scores]
 
 
@@ -194,7 +194,7 @@ def microscopes_table(wanted: str, root: Path = ROOT) -> str:
         head = ["", *(f"IoU {threshold}" for threshold in first.thresholds), "pooled", "steps", "CPU (s)"]
         plain = [*first.plain_at_iou, first.pairs["pooled"][0], "", ""]
         rows = [[*one.at_iou, one.pairs["pooled"][1], one.steps, one.cpu_seconds] for one in results]
-    names = [f"**{one.method}**" + OLD * one.old for one in results]
+    names = [f"**{one.method}**" + DAGGER * one.old for one in results]
     lines = [[f"*{first.baseline}*", *plain], *([name, *row] for name, row in zip(names, rows, strict=True))]
     rule = "|---|" + "---:|" * (len(head) - 1)
     return "\n".join(["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(line) + " |" for line in lines)])
@@ -221,7 +221,7 @@ def photographs_table(data: str, root: Path = ROOT) -> str:
             steps, parameters, cpu_seconds = cells[-1].split()
             head = ["", *splits, "parameters", "steps", "CPU (s)"]
             plain.add(" | ".join((f"*{baseline[0]}*", *baseline[1:], "", "", "")))
-            label = f"**{method[0]}**" + OLD * (name in changed)
+            label = f"**{method[0]}**" + DAGGER * (name in changed)
             lines.append(" | ".join((label, *method[1:], f"{int(parameters):,}", steps, cpu_seconds)))
     if not lines:
         return f"No recipe on `{data}` has a measured row so far."

@@ -111,9 +111,8 @@ def _paint_image(ax: Axes, boxes: Tensor, chosen: list[int]) -> None:
 
 
 def _paint_matrix(ax: Axes, cost: Tensor, chosen: list[int]) -> None:
-    ax.imshow(
-        cost, cmap="cividis_r", vmin=-3, vmax=5, aspect="auto", alpha=0.55
-    )  # pale, so that dark numbers are legible
+    # pale colours, so that dark numbers are legible
+    ax.imshow(cost, cmap="cividis_r", vmin=-3, vmax=5, aspect="auto", alpha=0.55)
     for row, line in enumerate(cost.tolist()):
         for column, value in enumerate(line):
             picked = chosen[column] == row
