@@ -43,7 +43,13 @@ def browser():
         chromium.close()
 
 
-SITE = ("test_book_site", "test_book_browser", "test_accessibility", "test_book_jupyter_book_1")
+SITE = (  # one process runs these files: two that build the site at once write into the same folder
+    "test_book_site",
+    "test_book_browser",
+    "test_accessibility",
+    "test_book_jupyter_book_1",
+    "test_keyboard_path",
+)
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, for several processes: pytest -n 2
@@ -63,7 +69,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the files that a claim runs whole if `make prove` ran them on the same sources."""
+    """Skip the files that a claim runs whole if `make prove` ran them on the same sources.
+
+    Raises:
+        pytest.UsageError: a test looks at the built site, and its file is not in `SITE`.
+    """
+    if strays := {i.path.name for i in items if "site" in getattr(i, "fixturenames", ()) and i.path.stem not in SITE}:
+        raise pytest.UsageError(f"{sorted(strays)} look at the built site: add them to SITE in tests/conftest.py")
     files = {COURSE / file: claim for file, claim in proven_files().items()}
     for item in items:
         if item.path in files and not item.get_closest_marker("prove"):

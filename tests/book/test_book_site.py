@@ -81,7 +81,7 @@ def test_a_chapter_leads_to_its_lab(site, lab):
 
 
 def test_every_method_file_is_on_the_methods_page(site):
-    page = (site / "course" / "methods.html").read_text()
+    page = (site / "course" / "methods.html").read_text().replace("<wbr>", "")  # where a long path may break
     methods = ("unsupervised", "semantic", "detection", "instance", "panoptic", "promptable")
     for path in [path for task in methods for path in (ROOT / "segedu" / task).rglob("*.py")]:
         if re.search(r"^Paper:", path.read_text(), re.MULTILINE):

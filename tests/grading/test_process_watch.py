@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -134,17 +135,19 @@ time.sleep(99)
 @pytest.mark.parametrize("left, expected", [("closed", 1 << 20), ("open", 0)])
 def test_files_without_a_name_that_are_mapped_count(tmp_path, left, expected):
     """A library's memory that belongs to no file of the folder does not."""
-    command = [sys.executable, "-c", MAPPED, left]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path) as process:
+    mapping = [sys.executable, "-c", MAPPED, left]
+    init = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *mapping]
+    with subprocess.Popen(init, stdout=subprocess.PIPE, cwd=tmp_path) as process:  # a browser of other tests has files
         assert process.stdout.readline() == b"1\n"
-        opened = process_watch._count_open_files([process.pid])[0]
+        (pid,) = process_watch.descendants(process.pid)
+        opened = process_watch._count_open_files([pid])[0]
         assert sum(opened.values()) >= (3 << 20 if left == "open" else 0)
-        assert process_watch._mapped_bytes([process.pid], str(tmp_path), opened, 1 << 20) == expected
-        assert process_watch._mapped_bytes([process.pid], str(tmp_path / "other"), opened, 1 << 20) == 0
+        assert process_watch._mapped_bytes([pid], str(tmp_path), opened, 1 << 20) == expected
+        assert process_watch._mapped_bytes([pid], str(tmp_path / "other"), opened, 1 << 20) == 0
         bounds = {"folder": str(tmp_path), "disk": 2 << 20, "inodes": 9}
-        assert Watch(os.getpid(), bounds).check()[0] == ("disk" if left == "open" else "")
-        assert Watch(os.getpid(), bounds | {"disk": 1 << 10}).check()[0] == "disk"
-        process.kill()
+        assert Watch(process.pid, bounds).check()[0] == ("disk" if left == "open" else "")
+        assert Watch(process.pid, bounds | {"disk": 1 << 10}).check()[0] == "disk"
+        os.kill(pid, signal.SIGKILL)
 
 
 HEADLESS = """
