@@ -48,6 +48,7 @@ SITE = (  # one process runs these files: two that build the site at once write 
     "test_book_browser",
     "test_accessibility",
     "test_book_jupyter_book_1",
+    "test_book_states",
     "test_keyboard_path",
 )
 
