@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
-from proven import COURSE, proven_files, unless_proven
+from proven import COURSE, needs_site, proven_files, unless_proven
 
 matplotlib.use("Agg")  # no test opens a window
 if (
@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Raises:
         pytest.UsageError: a test looks at the built site, and its file is not in `SITE`.
     """
-    if strays := {i.path.name for i in items if "site" in getattr(i, "fixturenames", ()) and i.path.stem not in SITE}:
+    if strays := {i.path.name for i in items if needs_site(i) and i.path.stem not in SITE}:
         raise pytest.UsageError(f"{sorted(strays)} look at the built site: add them to SITE in tests/conftest.py")
     files = {COURSE / file: claim for file, claim in proven_files().items()}
     for item in items:

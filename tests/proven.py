@@ -33,6 +33,11 @@ def notebooks_of(lab: str) -> str:
     return f"lab {int(lab[:2])}: its notebooks blank, solved, wrong, broken and in JupyterLab; tests passed"
 
 
+def needs_site(item: pytest.Item) -> bool:
+    """Whether a test looks at the built site."""
+    return "site" in getattr(item, "fixturenames", ())
+
+
 def unless_proven(claim: str) -> pytest.MarkDecorator:
     """Skip a test if `make prove` ran it and its sources are unchanged."""
     return pytest.mark.skipif(claim not in STALE, reason="unchanged since make prove ran it")

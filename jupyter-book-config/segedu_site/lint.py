@@ -33,10 +33,13 @@ class Page(HTMLParser):
         self.loads: list[str] = []
         self.headings: list[int] = []  # levels, in the article
         self.tables: list[bool] = []  # has a header cell
+        self.alignments: list[str] = []  # of the columns of formulas
+        self.raw_rows: list[str] = []  # paragraphs that begin as a row of a Markdown table
         self.errors = 0
         self._article = 0
         self._link: str | None = None
         self._words = ""
+        self._paragraph_begins = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -59,6 +62,9 @@ class Page(HTMLParser):
             self.loads.append(values.get("href", ""))
         elif tag in {"script", "img", "iframe", "source", "video", "audio", "embed"} and "src" in values:
             self.loads.append(values["src"])
+        if tag == "mtable" and "align" in values:
+            self.alignments.append(values["align"])
+        self._paragraph_begins = tag == "p"
         self.errors += "traceback" in values.get("class", "").split()
 
     def handle_endtag(self, tag: str) -> None:
@@ -69,6 +75,9 @@ class Page(HTMLParser):
             self._link = None
 
     def handle_data(self, data: str) -> None:
+        if self._paragraph_begins and data.lstrip().startswith("| "):
+            self.raw_rows.append(" ".join(data.split())[:60])
+        self._paragraph_begins = False
         if self._link is not None:
             self._words += data
 
@@ -109,7 +118,7 @@ def outside_loads(page: Page) -> Iterator[str]:
 
 
 def poor_structure(page: Page) -> Iterator[str]:
-    """Headings, tables, words of links, and cells that ended in an error."""
+    """Headings, tables, formulas, words of links, and cells that ended in an error."""
     if page.headings.count(1) != 1:
         yield f"{page.headings.count(1)} headings of the first level instead of 1"
     for above, below in zip(page.headings, page.headings[1:], strict=False):
@@ -117,6 +126,11 @@ def poor_structure(page: Page) -> Iterator[str]:
             yield f"a heading of level {below} follows one of level {above}"
     if not all(page.tables):
         yield "a table without header cells"
+    for row in page.raw_rows:
+        yield f"the table row {row!r} is a paragraph: its table was not recognised"
+    for option in page.alignments:
+        if re.fullmatch(r"(axis|baseline|bottom|center|top)( -?\d+)?", option) is None:
+            yield f"a formula has lost {option!r}: after \\begin{{aligned}}, [ is read as an option, so write {{}}["
     for href, text in page.links:
         if text.casefold().strip(" .") in EMPTY_WORDS:
             yield f"the link to {href} says only {text!r}"

@@ -14,6 +14,16 @@
 
   const hints = new WeakMap(); /* frame -> its hint */
 
+  /* A formula that is a little too wide for its line is set smaller, down to 80 %. A wider one scrolls. */
+  const SMALLEST = 0.8;
+  const fitted = new WeakMap(); /* formula -> the width of the line that its size was chosen for */
+  const fit = (formula) => {
+    fitted.set(formula, formula.clientWidth);
+    formula.style.fontSize = "";
+    const share = formula.clientWidth / formula.scrollWidth;
+    if (share < 1 && share >= SMALLEST) formula.style.fontSize = `${Math.floor(share * 1000) / 10}%`;
+  };
+
   /* Content that is wider than its frame scrolls in it. Only then can a keyboard reach the frame. */
   const update = (frame) => {
     const scrolls = frame.scrollWidth > frame.clientWidth + 1 || frame.scrollHeight > frame.clientHeight + 8;
@@ -86,7 +96,15 @@
   };
 
   document.addEventListener("DOMContentLoaded", () => {
-    const observer = new ResizeObserver((entries) => entries.forEach((entry) => update(entry.target)));
+    const observer = new ResizeObserver((entries) =>
+      entries.forEach(({ target }) => {
+        if (!target.matches("mjx-container") || fitted.get(target) === target.clientWidth) return update(target);
+        requestAnimationFrame(() => { /* a change of size within the observer's own call is an error */
+          fit(target);
+          update(target);
+        });
+      })
+    );
     document.querySelectorAll(SCROLLING).forEach((frame) => {
       observer.observe(frame);
       frame.querySelectorAll("img").forEach((img) => img.addEventListener("load", () => update(frame)));

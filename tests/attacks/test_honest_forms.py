@@ -83,7 +83,7 @@ def test_the_forms_that_once_lost_points_lose_none(course, tmp_path, server):
 def test_no_honest_form_loses_points(course, tmp_path, server):
     forms = dict(honest.notebooks())
     assert "\n".join(lost(course, tiny.LAB, write(tmp_path / "subs", forms), tmp_path / "out", 9)) == ""
-    print(f"\n{len(forms)} honest forms have full points")
+    print(f"\n{len(forms)} honest forms have full points;")
 
 
 @sandboxed

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from folder_server import served
-from proven import SITE, STALE, unless_proven
+from proven import SITE, STALE, needs_site, unless_proven
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "jupyter-book-config"
@@ -51,10 +51,6 @@ class Building:
 BUILDING = pytest.StashKey[Building]()
 
 
-def _needs_site(item: pytest.Item) -> bool:
-    return "site" in getattr(item, "fixturenames", ())
-
-
 def _one_of_several(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")  # pytest-xdist sets it in the processes that it starts
 
@@ -65,12 +61,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     They come last, beside those with a browser, or first where several processes run.
     """
     for item in items:
-        if _needs_site(item) and not item.get_closest_marker("prove"):
+        if needs_site(item) and not item.get_closest_marker("prove"):
             item.add_marker(unless_proven(SITE))
     if _one_of_several(config):
-        items.sort(key=lambda item: not _needs_site(item))
+        items.sort(key=lambda item: not needs_site(item))
     else:
-        items.sort(key=lambda item: _needs_site(item) or "browser" in getattr(item, "fixturenames", ()))
+        items.sort(key=lambda item: needs_site(item) or "browser" in getattr(item, "fixturenames", ()))
 
 
 def _build(config: pytest.Config) -> None:
@@ -81,7 +77,7 @@ def _build(config: pytest.Config) -> None:
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Begin to build before the first test if any test waits for the site and one process runs all tests."""
     config = session.config
-    waiting = any(_needs_site(item) and (SITE in STALE or item.get_closest_marker("prove")) for item in session.items)
+    waiting = any(needs_site(item) and (SITE in STALE or item.get_closest_marker("prove")) for item in session.items)
     if waiting and not (config.option.collectonly or _one_of_several(config)):
         _build(config)
 

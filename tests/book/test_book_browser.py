@@ -61,6 +61,7 @@ DIAGRAMS = {
     "course/06-unet/architecture.html": "fig-unet-architecture",
     "course/12-one-stage/detr.html": "fig-detr-architecture",
 }
+WITH_WIDE_TABLES = "course/12-one-stage/detr.html"
 
 
 TOC = Path(__file__).resolve().parents[2] / "jupyter-book-config" / "_toc.yml"
@@ -189,6 +190,7 @@ def test_text_of_diagrams_is_legible_on_a_telephone(browser, address, page):
     assert not too_wide
     assert frames and any(frame["scrolls"] for frame in frames)
     assert all("Scroll sideways" in line for line in hinted)
+    assert hinted or page != WITH_WIDE_TABLES
     for frame in frames:
         assert frame["scrolls"] == frame["focus"] == frame["hint"] == bool(frame["label"])
 

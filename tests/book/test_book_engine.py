@@ -131,6 +131,8 @@ def test_a_failed_cell_fails_the_build(tmp_path):
         ("<h1>Second</h1>", "2 headings of the first level"),
         ("<table><tr><td>1</td></tr></table>", "without header cells"),
         ('<div class="output traceback highlight"></div>', "ended in an error"),
+        ("<p>| a | b |\n|---|---|</p>", "its table was not recognised"),
+        (r'<math><mtable align="\text{a}, x"></mtable></math>', "read as an option"),
     ],
 )
 def test_lint_finds(tmp_path, html, complaint):
@@ -142,7 +144,8 @@ def test_lint_finds(tmp_path, html, complaint):
 def test_lint_is_quiet_about_a_good_page(tmp_path):
     page = """<article><h1 id="top">Title</h1><h2>Part</h2><h3>Smaller</h3><h2>Part</h2>
     <img src="a.png" alt="Two discs that overlap"><a href="#top">back to the title</a>
-    <a href="https://example.org">another site</a><table><tr><th>n</th></tr><tr><td>1</td></tr></table></article>"""
+    <a href="https://example.org">another site</a><table><tr><th>n</th></tr><tr><td>1</td></tr></table>
+    <p>The norm <code>a</code> | b | is 1.</p><math><mtable align="baseline 1"></mtable></math></article>"""
     (tmp_path / "page.html").write_text(page)
     assert list(lint.complaints(tmp_path / "page.html", tmp_path)) == []
 

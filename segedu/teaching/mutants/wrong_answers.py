@@ -139,7 +139,7 @@ def print_steady(course: Path, labs: Sequence[str], seeds: int) -> None:
         f"{len(pairs)} exercises, {wrong} wrong answers, {right} right answers; {seeds} draws, 1 and 2 threads: ",
         end="",
     )
-    print(f"{len(unsteady)} verdicts that are wrong or not the same")
+    print(f"verdicts that are wrong or not the same: {len(unsteady)}")
     if unsteady:
         raise SystemExit(1)
 
