@@ -93,10 +93,12 @@ def lab(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the JupyterLab server.")] = 8888,
     browser: Annotated[bool, typer.Option(help="Open a browser window, if the machine has a display.")] = True,
 ) -> None:
-    """Open JupyterLab in the folder of labs and print its address. It also runs as root and without a display."""
-    folder = _course(course, "labs") / "labs"
+    """Open JupyterLab on the folder of labs and print its address. It also runs as root and without a display."""
+    checkout = _course(course, "labs")
     _require("jupyterlab", "lab")
-    command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", f"--port={port}"]
+    # The checkout is the root, because the labs link to the chapters beside their folder.
+    command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={checkout}", f"--port={port}"]
+    command.append("--LabApp.default_url=/lab/tree/labs")
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
     if not (browser and display):
         command.append("--no-browser")
@@ -117,6 +119,19 @@ def labs(
 
     build_labs(_course(course, "solutions"), execute=execute, force=force)
     build_capstone(_course(course), run=execute, force=force)
+
+
+@app.command()
+def address(
+    url: Annotated[str, typer.Argument(help="Address of the repository, such as https://github.com/someone/course.")],
+    course: Course = Path("."),
+) -> None:
+    """Set the repository's address everywhere; Colab installs the course from it."""
+    from segedu.teaching.authoring.address import set_address
+
+    checkout = _course(course, "pyproject.toml")
+    changed = set_address(checkout, url)
+    print(f"{len(changed)} files changed. To undo: git checkout {' '.join(sorted({f.split('/')[0] for f in changed}))}")
 
 
 @app.command()

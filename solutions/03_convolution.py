@@ -559,10 +559,12 @@ show(fig, alt=f"The receptive field against the number of layers. {'; '.join(sum
 # %% [markdown] name="widget_text"
 # ## Explore the kernel
 #
-# Each of the six settings has a slider. The slider `pixel` selects the output pixel whose window is marked, or, for
-# the transposed convolution, the input pixel whose patch is marked. Set the convolution to $K=3$, $S=2$, $P=1$ and
-# change $H$ from 7 to 8. Which rows and columns are crossed out? Then choose the transposed convolution, and read how
-# many patches overlap at each output pixel.
+# The next cell shows two explorers. In the first one, a convolution, click an output pixel to mark its window in the
+# input, or choose the pixel with the sliders "output row" and "output column". Keep $K=3$, $S=2$, $P=1$, and change $H$
+# from 7 to 8. Which rows and columns of the padded input are struck through, because they are not used? The second
+# explorer is a transposed convolution. Click an input pixel to mark its patch in the output. Then let the output cells
+# show the "number of patches", and read how many patches overlap at each output pixel. For which strides is the number
+# the same everywhere, except at the border?
 
 # %% name="grids_widget" role="widget"
 from segedu.teaching.widgets.convolution import explorer

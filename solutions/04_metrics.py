@@ -461,7 +461,7 @@ fig, axes = plt.subplot_mosaic([["IoU", "GIoU"], ["plot", "plot"]], figsize=(8, 
 for ax, name, measure in ((axes["IoU"], "IoU", use(box_iou)), (axes["GIoU"], "GIoU", use(giou))):
     path = climb(measure)
     ax.add_patch(Rectangle((4, 4), 8, 6, fill=False, lw=2.5))
-    for k in (0, 20, 60, 120, 399) if name == "GIoU" else (0,):
+    for k in (0, 20, 60, 160, 399) if name == "GIoU" else (0,):  # no edge crosses the number of another box
         x1, y1, x2, y2, _ = path[k]
         ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec="#D55E00", ls="--"))
         ax.text(x2 + 0.3, y2, k if name == "GIoU" else "all steps", color="#D55E00")
@@ -560,10 +560,10 @@ show(fig, alt=f"Two incorrect discs, and their boundary F1 against the tolerance
 # %% [markdown] name="widget_text"
 # ## Move a box
 #
-# Move and resize the dashed box. The arrows show the gradients of IoU and GIoU with respect to two of its corners.
-# While the centre of the dashed box is in the hatched region, the boxes do not overlap, and IoU has no arrow. Then
-# place the dashed box inside the fixed box, and move it without leaving the fixed box. How do IoU and GIoU change, and
-# why?
+# Drag the dashed box by the circle in its centre, and resize it by the circle at its corner, or use the sliders. The
+# arrows show the gradients of IoU and GIoU with respect to two of its corners. At first the boxes do not overlap: IoU
+# has no arrow, and its curve on the right is flat. Then make the dashed box smaller than the fixed box, place it inside
+# the fixed box, and move it without leaving the fixed box. How do IoU and GIoU change, and why?
 
 # %% name="boxes_widget" role="widget"
 from segedu.teaching.widgets.metrics import explorer

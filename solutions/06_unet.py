@@ -539,9 +539,11 @@ show(
 # %% [markdown] name="widget_text"
 # ## Explore depth, width and padding
 #
-# The depth, the number of base channels and the padding determine the shapes, the number of parameters and the memory.
-# By which factor does the number of parameters grow if you double the number of base channels? By which factor does the
-# memory grow? Why does depth 5 need such a large image without padding?
+# The depth, the number of base channels ("channels at the top") and the padding determine the shapes, the number of
+# parameters and the memory. The sentence below the figure states both totals, and the bars show the share of each
+# level. By which factor does the number of parameters grow if you double the number of base channels? By which factor
+# does the memory grow? Set the depth to 5 and the image size to 100, without padding: which legal size does the
+# explorer draw instead, and why must the image be so large?
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.unet import explorer
@@ -655,7 +657,7 @@ for name, net in nets.items():
     with torch.no_grad():
         predicted = net(val_images[:1])[0].argmax(dim=0)
     fig = compare(shown, val_target[0], predicted, width=1.8)
-    fig.suptitle(f"U-Net {name}", y=1.04)
+    fig.suptitle(f"U-Net {name}", y=1, va="bottom")  # above the titles of the panels
     show(
         fig,
         alt=f"A new image, its ground truth, the prediction of the U-Net {name}, and its errors: false "

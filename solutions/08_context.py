@@ -177,8 +177,10 @@ show(
 # %% [markdown] name="widget_text"
 # ## Explore the rates
 #
-# Which patterns of rates skip no pixel? How large is the receptive field of four layers whose rates double from layer
-# to layer, beginning with 1? Which pixels do two layers of rate 3 use?
+# Each slider sets the rate of one 3x3 layer, and rate 0 leaves a layer out. At first there are three layers of rate 2:
+# which pixels of the image does an output pixel not use? Find rates that skip no pixel. How large is the receptive
+# field of four layers whose rates double from layer to layer, beginning with 1? Which pixels do two layers of rate 3
+# use? Switch on "neighbouring output": how many pixels do two neighbouring outputs share if all rates are 2?
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.dilation import explorer

@@ -326,8 +326,10 @@ show(
 # %% [markdown] name="widget_rays_text"
 # ## Change the rays
 #
-# Change the cell and the number of rays. From which number on does the polygon of the round cell hardly improve? How
-# many rays does the long cell need? Why does no number of rays describe the C-shaped cell?
+# Change the cell and the number of rays. The plot on the right shows the IoU of polygon and cell for all numbers of
+# rays. From which number on does the polygon of the round cell hardly improve? How many rays does the long cell need?
+# Then drag the pixel in the left panel, or use the sliders. Does the polygon improve if the pixel is nearer to one end
+# of the long cell? Why does no number of rays describe the C-shaped cell, whichever of its pixels you choose?
 
 # %% name="widget_rays" role="widget"
 from segedu.teaching.widgets.rays import explorer
@@ -637,9 +639,12 @@ show(
 # %% [markdown] name="widget_flows_text"
 # ## Change the number of steps
 #
-# The widget shows the same process for other scenes. It groups the particles as Cellpose's own code does, by peaks of a
-# histogram. How many steps does the bent cell need until all its particles are at one position? How many do the round
-# cells need? Which cells would you get after too few steps?
+# The explorer shows the same process for other scenes. Its particles start at all pixels of the cells, and the plot
+# shows at how many different positions they are after each number of steps. Drag the pixel in the first panel to follow
+# the path of a single particle. How many steps does the bent cell need until all its particles are at one position? How
+# many do the round cells need until the number of positions no longer changes? (It stays at 4 for 3 cells, because the
+# particles of one cell end at two neighbouring positions. This is why the grouping has to tolerate small distances.)
+# Which cells would you get after too few steps?
 
 # %% name="widget_flows" role="widget"
 from segedu.teaching.widgets.flows import explorer

@@ -194,9 +194,10 @@ show(
 # %% [markdown] name="widget_text"
 # ## Move sigma
 #
-# The widget uses two cells of the first figure and **one sigma for both**. Move the pixels by a tenth of their offsets.
-# Which sigma fits the small cell, and which fits the large one? How good is the best compromise? Then move the pixels
-# further. What happens to the compromise?
+# The explorer uses two cells of the first figure and **one sigma for both**. Choose a cell, and change sigma with the
+# slider or by dragging the circle in the second panel. At first the pixels have moved by a tenth of their offsets
+# ("fraction of the offset" is 0.1). Which sigma fits the small cell, and which fits the large one? How good is the best
+# compromise, whose IoU is in the title of the plot? Then move the pixels further. What happens to the compromise?
 #
 # This is the idea of the paper (Neven et al., 2019): nothing about sigma is set in advance. The network learns the
 # offsets **and** one sigma per object from a single loss.

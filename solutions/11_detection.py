@@ -361,10 +361,12 @@ show(
 # %% [markdown] name="widget_text"
 # ## Move the thresholds
 #
-# The scene contains a small triangle in front of a large one. The slider "lowest IoU of a positive anchor" sets `high`,
-# and the check box "best anchor of each object is positive" switches step 4 on and off. Without step 4, how low must
-# this threshold be until every object has a positive anchor? What changes if you add sizes and ratios, and what changes
-# with a finer grid? What is the disadvantage of step 4?
+# The scene contains a small triangle in front of a large one. The slider "lowest IoU of an object" sets `high`, and the
+# check box "force the best anchors (rule 4)" switches step 4 on and off. Drag the circle in the left panel to see the
+# anchors of another location. The second panel shows all positive anchors and, at each object, how many it has. Without
+# step 4, how low must the threshold be until every object has a positive anchor? What changes if there is only one size
+# and one ratio, and what changes with a finer grid? Why can an object still have no anchor with step 4, and what is the
+# disadvantage of this step?
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.anchors import explorer
@@ -461,9 +463,12 @@ show(fig, alt=f"Boxes before and after suppression, {len(gt_boxes)} objects: " +
 # %% [markdown] name="widget_nms_text"
 # ## Suppress step by step
 #
-# The widget shows the same algorithm, one kept box at a time. Here, all boxes belong to one class. At which threshold
-# does the small triangle lose its box, and why? At which threshold does an object keep two boxes? Is there a threshold
-# between these two values?
+# The explorer shows the same algorithm, one kept box at a time; the slider "number of steps" sets how many boxes have
+# been kept. Here, all boxes belong to one class. One of them is yours: you can drag it, and change its score. First
+# leave your box where it is, and set the number of steps to 20, so that the algorithm runs to its end. At which
+# thresholds does the small triangle, around x 47 and y 46, lose all its boxes, and why? From which threshold on does
+# the algorithm keep more boxes than there are objects? Is there a threshold between these values? Then move your box,
+# and raise its score until it is kept first. Which boxes does it remove?
 
 # %% name="widget_nms" role="widget"
 from segedu.teaching.widgets.anchors import nms_explorer

@@ -253,11 +253,14 @@ summary = ", ".join(f"{number} with {cells} x {cells} cells" for cells, number i
 show(fig, alt=f"A crowded scene with three grids. The responsible cells are marked. Objects lost: {summary}.")
 
 # %% [markdown] name="widget_text"
-# ## Widget: move an object over the grid
+# ## Move an object over the grid
 #
-# Move the bus. When does another cell become responsible for it, and how do the values of the target change then? Move
-# the bus until the centres of two objects lie in one cell. Which object is lost? Then select class scores "per anchor".
-# In which cases are both objects kept? The number of values in the title is the depth of exercise 1.
+# Drag the bus by the circle in its centre, or move it with the arrow keys or the sliders. When does another cell become
+# responsible for it, and how do the values of the target change then? At first, with 3 x 3 cells, the bus is lost.
+# Which object occupies its slot? Move the bus into a cell of its own, and then into the cell of the ball. Press
+# *Reset*, and increase S. From which S on is no object lost? Then select the class scores "per anchor (v2)" for S = 3.
+# In which cases are both objects of a cell kept? The number of values in the title on the right is the depth of
+# exercise 1.
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.grid_cells import explorer
@@ -526,10 +529,11 @@ pairs = ", ".join(f"object {n} with query {q}" for n, q in enumerate(queries.tol
 show(fig, alt=f"The boxes of four objects and of six queries, and the cost matrix. Your matching: {pairs}.")
 
 # %% [markdown] name="matching_text"
-# The widget shows three objects, five predictions and three rules for choosing pairs. Select the rule "smallest total
-# cost" and move prediction 1 from A to B. At which position does the matching change? Then compare the sums of the
-# three rules. Which objects are at a disadvantage if each object takes its cheapest prediction, and which ones if the
-# cheapest pair is matched first? Finally, lower the probability that prediction 1 assigns to the class "square".
+# The explorer shows three objects, five predictions and three rules for choosing pairs. Select the rule "smallest
+# total", and drag prediction 1 by the circle in its centre from A to B. At which x does the matching change? Then
+# compare the sums of the three rules, which are listed below the figure. Which objects are at a disadvantage if each
+# object takes its cheapest prediction ("per object"), and which ones if the cheapest pair is matched first ("greedy")?
+# Finally, lower the probability that prediction 1 assigns to the class "square".
 
 # %% name="matching_widget" role="widget"
 from segedu.teaching.widgets.matching import explorer as matching_explorer

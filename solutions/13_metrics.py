@@ -630,11 +630,12 @@ for ax, mask, name in zip(axes, (target, *parts), ("ground truth", "predicted", 
 show(fig, alt=f"A ground-truth segment and two predicted segments that share no pixel: {', '.join(summaries)}.")
 
 # %% [markdown] name="widget_text"
-# ## Widgets: move a threshold, split a segment
+# ## Move a threshold, split a segment
 #
-# In the first widget, move the threshold along the scores. Which points of the curve lie below the envelope, and is
+# In the first explorer, drag the threshold along the scores. Which points of the curve lie below the envelope, and is
 # there a reason to choose a threshold at one of them? The area does not change, because it belongs to the whole list
-# and not to one threshold.
+# and not to one threshold. It does change if you move the detection that is yours: drag its score. At which rank does a
+# false positive not lower the area at all, and how much does a true positive add at the same rank?
 
 # %% name="ranking_widget" role="widget"
 from segedu.teaching.widgets.ranking import explorer
@@ -642,9 +643,9 @@ from segedu.teaching.widgets.ranking import explorer
 explorer()
 
 # %% [markdown] name="panoptic_widget_text"
-# In the second widget, split car 1, merge cars 2 and 3, and shift car 3. After which column must car 1 be split so that
-# neither of its two parts matches it? Which of SQ and RQ falls if a car is segmented inaccurately but still matched,
-# and which one falls if a car is not matched?
+# In the second explorer, split car 1, merge cars 2 and 3, and shift car 3, by dragging it or with the sliders. After
+# which column must car 1 be split so that neither of its two parts matches it? Which of SQ and RQ falls if a car is
+# segmented inaccurately but still matched, and which one falls if a car is not matched?
 
 # %% name="panoptic_widget" role="widget"
 from segedu.teaching.widgets.ranking import panoptic_explorer

@@ -164,11 +164,12 @@ show(
 )
 
 # %% [markdown] name="widget_text"
-# ## Widget: move the box
+# ## Move the box
 #
-# Move the box by 0.3 pixels, and compare the bins of RoIPool and RoIAlign. How far can you move the box before the
-# output of RoIPool changes at all? By how much does the output change then? What does this mean for a network that has
-# to learn where an edge is?
+# Drag the box, or move it with the arrow keys or the sliders in steps of 0.1 pixels. The two tables show the value of
+# each bin and, below it, how much the value changes if the box moves another 0.3 pixels to the right. Compare RoIPool
+# and RoIAlign. How far can you move the box before the output of RoIPool changes at all? By how much does the output
+# change then? What does this mean for a network that has to learn where an edge is?
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.roi import explorer

@@ -41,7 +41,7 @@ from segedu.weights import load
 from segedu.viz import gallery, overlay, show
 from segedu.weights.own.shapes_sam import readings
 
-BLUE, RED = "#0072B2", "#D55E00"
+BLUE, ORANGE = "#0072B2", "#D55E00"
 sam = load("shapes_sam")
 
 
@@ -161,9 +161,9 @@ check(prompt_encode)
 # What does the positional encoding represent? The two panels in the upper row show the similarity of your encoding of a
 # click with your encodings of all other locations, for two clicks. Bright locations have a similar encoding. For the
 # two panels in the lower row, **your** vectors are the input of SAM's decoder: first one foreground click (blue) and a
-# padding point, then also a second click, which is a background click (red). The panels show the decoder's fourth mask,
-# which is meant for prompts that leave little ambiguity. With one click, the mask covers more than the circle and less
-# than the clump of objects that touch. The second click resolves the ambiguity.
+# padding point, then also a second click, which is a background click (orange). The panels show the decoder's fourth
+# mask, which is meant for prompts that leave little ambiguity. With one click, the mask covers more than the circle and
+# less than the clump of objects that touch. The second click resolves the ambiguity.
 
 # %% name="prompt_encode_figure" role="show"
 encode, prompt_encoder = use(prompt_encode), sam.prompt_encoder
@@ -200,7 +200,7 @@ for ax, mask, title in zip(axes[2:], masks, ("one click", "with a background cli
 for ax, points in zip(axes, ([click], [second], [click], [click, second])):
     ax.set(xticks=[], yticks=[])
     for point in points:
-        draw_click(ax, point, *(() if point == click else (RED, "X")))
+        draw_click(ax, point, *(() if point == click else (ORANGE, "X")))
 show(
     fig,
     alt="Two similarity maps, each brightest around its click; SAM's mask for the first click, with "
@@ -383,10 +383,10 @@ check(stability_score)
 # %% [markdown] name="stability_score_after"
 # The figure shows the result for one scene and 16 x 16 clicks, which give 768 masks. Each dot is a mask, with its
 # predicted IoU and your stability score. The darker a dot, the higher the mask's actual IoU with an object or a clump.
-# Masks to the right of the vertical red line and above the horizontal one are candidates. Of candidates that are nearly
-# the same, non-maximum suppression keeps the one with the highest predicted IoU. The two panels in the lower row show
-# the probabilities of two masks with a predicted IoU above 0.6: the least stable and the most stable of them. Are the dark
-# dots in the upper right corner?
+# Masks to the right of the vertical orange line and above the horizontal one are candidates. Of candidates that are
+# nearly the same, non-maximum suppression keeps the one with the highest predicted IoU. The two panels in the lower row
+# show the probabilities of two masks with a predicted IoU above 0.6: the least stable and the most stable of them. Are
+# the dark dots in the upper right corner?
 
 
 # %% name="everything" role="show"
@@ -426,8 +426,8 @@ actual = ious(all_logits > 0, torch.cat(readings(drawing))).amax(1)
 fig, axes = plt.subplots(2, 2, figsize=(7.4, 7.2), layout="constrained")
 axes = axes.flatten()
 dots = axes[0].scatter(predicted, stability, c=actual, s=9, cmap="Blues", vmin=-0.3, vmax=1)
-axes[0].axvline(MIN_PREDICTED_IOU, color=RED)
-axes[0].axhline(MIN_STABILITY, color=RED)
+axes[0].axvline(MIN_PREDICTED_IOU, color=ORANGE)
+axes[0].axhline(MIN_STABILITY, color=ORANGE)
 axes[0].set(xlabel="predicted IoU", ylabel="stability", xlim=(0, 1), ylim=(0, 1.02))
 axes[1].imshow(overlay(picture, all_logits[keep] > 0))
 least = torch.where(predicted > 0.6, stability, 2.0).argmin()  # among masks with a high predicted IoU
@@ -823,16 +823,17 @@ plans = []
 for ax, (name, (shape, distance)) in zip(axes, data_sets.items()):
     plan = plan_for(np.array([shape] * 3), np.array([distance] * 3), 112**3)
     steps = np.cumprod([[1, 1, 1], *plan["strides"]], axis=0)
-    for axis, colour, label in ((0, RED, "depth"), (1, BLUE, "height")):
-        mm, left = plan["spacing"][axis] * steps[:, axis], np.array(plan["patch"])[axis] // steps[:, axis]
+    mm, left = np.array(plan["spacing"]) * steps, np.array(plan["patch"]) // steps
+    for axis, colour, label in ((0, ORANGE, "depth"), (1, BLUE, "height")):
         line = {"marker": "o", "linewidth": 2} if axis else {"marker": "s", "linewidth": 5, "alpha": 0.6}
-        ax.plot(mm, color=colour, label=label, **line)  # the wide line stays visible below the other one
-        for level, number in enumerate(left):
+        ax.plot(mm[:, axis], color=colour, label=label, **line)  # the wide line stays visible below the other one
+        for level, number in enumerate(left[:, axis]):
+            above = (mm[level, 0] >= mm[level, 1]) == (axis == 0)  # no line passes through a number
             offset, where = (
-                ((4, -4), {"va": "top", "ha": "left"}) if axis else ((-4, 5), {"va": "bottom", "ha": "right"})
+                ((-4, 5), {"va": "bottom", "ha": "right"}) if above else ((4, -4), {"va": "top", "ha": "left"})
             )
             style = {"color": colour, "fontsize": 9, "textcoords": "offset points", **where}
-            ax.annotate(str(number), (level, mm[level]), offset, **style)
+            ax.annotate(str(number), (level, mm[level, axis]), offset, **style)
     size_of = " x ".join(map(str, plan["patch"]))
     plans.append(f"{name}: patch {size_of}, poolings {np.log2(steps[-1]).astype(int).tolist()}")
     ax.set_yscale("log", base=2)

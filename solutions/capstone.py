@@ -15,12 +15,6 @@
 # what is missing. Save the notebook with its outputs, and hand in the saved file.
 
 # %% name="setup"
-# @title Setup: run this cell first { display-mode: "form" }
-import sys
-
-if "google.colab" in sys.modules:
-    get_ipython().run_line_magic("pip", 'install -q "segedu[train] @ git+https://github.com/segedu/segedu"')
-
 import torch
 
 from segedu.teaching import capstone

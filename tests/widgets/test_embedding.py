@@ -61,7 +61,7 @@ def test_one_sigma_fails_until_pixels_point_well():
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_wider_gaussian_takes_in_more(way):
-    counts = [widget.gaussian_mask("small cell", s, way).sum() for s in np.arange(*widget.SIGMAS)]
+    counts = [widget.gaussian_mask("small cell", s, way).sum() for s in np.arange(*widget.SIGMAS, 0.5)]
     assert (np.diff(counts) >= 0).all() and counts[-1] > counts[0]
 
 

@@ -13,7 +13,7 @@ from segedu.losses.focal import sigmoid_focal_loss
 from segedu.teaching.widgets import losses
 
 
-@pytest.mark.parametrize("truth", losses.TARGETS)
+@pytest.mark.parametrize("truth", ("object", "background"))
 def test_values_are_those_of_the_library(truth):
     p, pixels, smooth, gamma = 0.3, 5, 2.0, 1.5
     found = losses.values_and_slopes(np.array([p]), truth, gamma, pixels, smooth)
@@ -27,7 +27,7 @@ def test_values_are_those_of_the_library(truth):
     assert found["Dice"][0, 0] == pytest.approx(dice.item())
 
 
-@pytest.mark.parametrize("truth", losses.TARGETS)
+@pytest.mark.parametrize("truth", ("object", "background"))
 def test_slopes_agree_with_finite_differences(truth):
     z, step = np.array([-3.0, 0.2, 2.5]), 1e-5
 

@@ -12,13 +12,13 @@ import hashlib
 import json
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
 from segedu.teaching import exercises
+from segedu.teaching.authoring.address import colab_address, colab_setup, without_address
 
 ROLES = ("setup", "solution", "check", "show", "train", "widget", "quiz")
 BEGIN = re.compile(r"^(\s*)### BEGIN SOLUTION(?:: *(.*))?$")
@@ -34,18 +34,6 @@ LEAK_LENGTH = 25  # a shorter line, such as `return total`, may occur anywhere
 
 class AuthoringError(ValueError):
     """A lab source that breaks a rule; the message names the file and the cell."""
-
-
-def repository(course: Path) -> str:
-    """The repository's address from pyproject.toml of the checkout, the only place that holds it."""
-    project = tomllib.loads((course / "pyproject.toml").read_text())["project"]
-    return project["urls"]["Repository"].rstrip("/")
-
-
-def colab_address(course: Path, lab: str) -> str:
-    """The link that opens a lab, such as `04_metrics`, in Colab."""
-    path = repository(course).removeprefix("https://github.com/")
-    return f"https://colab.research.google.com/github/{path}/blob/main/labs/{lab}.ipynb"
 
 
 def read_source(course: Path, lab: str) -> Any:
@@ -109,11 +97,7 @@ def _check_role(cell: Any, name: str, role: str | None, points: dict[str, int], 
 
 def setup_source(course: Path, lab: str) -> str:
     """The first code cell of a lab: a quiet install on Colab only, imports, one green line."""
-    return f"""# @title Setup: run this cell first {{ display-mode: "form" }}
-import sys
-
-if "google.colab" in sys.modules:
-    %pip install -q "segedu[train] @ git+{repository(course)}"
+    return f"""{colab_setup(course)}
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -315,7 +299,7 @@ def _source_hash(course: Path, lab: str, solved: Any) -> str:
     package = Path(exercises.__file__).parent
     checks = [file for file in (package.parent / "checks").glob("*.py") if file.stem not in SILENT]
     files = sorted([*(package / f"lab{lab}").glob("*.py"), *checks])
-    digest = hashlib.sha256("\0".join(cell.source for cell in solved.cells).encode())
+    digest = hashlib.sha256(without_address("\0".join(cell.source for cell in solved.cells)).encode())
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -12,6 +12,7 @@ from typing import Any
 
 import nbformat
 
+from segedu.teaching.authoring.address import colab_setup
 from segedu.teaching.authoring.notebooks import (
     BEGIN,
     END,
@@ -48,6 +49,8 @@ def build_capstone(course: Path, run: bool = True, force: bool = False) -> None:
     filled.metadata, filled.nbformat, filled.nbformat_minor = {**KERNEL, **KEPT_METADATA, "segedu": {}}, 4, 5
     for cell in filled.cells:
         name = cell.metadata["name"]
+        if name == "setup":
+            cell.source = f"{colab_setup(course)}\n\n{cell.source}"
         cell.id, cell.metadata = f"{NAME}-{name}".replace("_", "-"), {"segedu": {"name": name}}
         if cell.cell_type == "code":
             cell.metadata["tags"] = ["nbval-ignore-output"]

@@ -24,6 +24,8 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
+from segedu.teaching.authoring.address import without_address
+
 IMPORTS_OF = "imports of "
 PROVING = "SEGEDU_PROVING"  # set in the environment of a command that measures a claim
 
@@ -131,7 +133,9 @@ def _meaning(file: Path, _changed: int) -> bytes:
     lists the sources that matter to it, and only these make it stale.
     """
     if file.suffix == ".ipynb":
-        return re.sub(rb'"source": "[0-9a-f]{16}"', b"", file.read_bytes())
+        return re.sub(r'"source": "[0-9a-f]{16}"', "", without_address(file.read_text())).encode()
+    if file.name == "pyproject.toml":
+        return without_address(file.read_text()).encode()
     if file.suffix != ".py":
         return file.read_bytes()
     tree = ast.parse(file.read_bytes())

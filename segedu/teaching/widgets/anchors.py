@@ -16,7 +16,7 @@ from torch import Tensor
 from segedu.datasets.shapes import draw_shapes
 from segedu.ops.anchors import BACKGROUND, NEITHER, cell_anchors, decode_boxes, grid_anchors, match_anchors
 from segedu.ops.boxes import box_iou
-from segedu.teaching.widgets.explore import explore
+from segedu.teaching.widgets.explore import explore_in_browser
 from segedu.viz import palette, show
 
 INK, KEPT, REMOVED, PALE = "#1b1b1b", "#0072B2", "#D55E00", "#8a8a8a"
@@ -274,29 +274,24 @@ def _paint_thresholds(ax: Axes, best_iou: Tensor, matches: Tensor, limits: tuple
 
 
 def explorer() -> None:
-    """Show the first widget of chapter 11: which anchors are positive?"""
-    explore(
+    """Show the first widget of chapter 11, which labels anchors: an explorer in a notebook, else five frames."""
+    explore_in_browser(
         draw_anchors,
+        "anchors",
         static=FRAMES,
         labels={
             "positive_iou": "lowest IoU of a positive anchor",
             "force_best": "best anchor of each object is positive",
             "ratios": "height / width",
         },
-        positive_iou=(0.3, 0.9, 0.05),
-        stride=[4, 8, 16],
-        sizes=list(SIZES),
-        ratios=list(RATIOS),
-        force_best=True,
     )
 
 
 def nms_explorer() -> None:
-    """Show the second widget of chapter 11: suppression step by step, with a threshold of your choice."""
-    explore(
+    """Show the second widget of chapter 11, suppression step by step: an explorer in a notebook, else six frames."""
+    explore_in_browser(
         draw_nms,
+        "nms",
         static=NMS_FRAMES,
         labels={"iou_threshold": "IoU threshold", "step": "number of steps"},
-        iou_threshold=(0.1, 0.9, 0.05),
-        step=(0, len(detections().boxes), 1),
     )

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from segedu.ops.convolution import conv_output_size, transposed_conv_output_size
-from segedu.teaching.widgets.explore import explore
+from segedu.teaching.widgets.explore import explore_in_browser
 from segedu.viz import show
 
 INK, TAP, CHOSEN, PLAIN, FRAME = "#1b1b1b", "#e69f00", "#56b4e9", "#ffffff", "#d55e00"
@@ -162,17 +162,5 @@ def _frame(ax: Axes, size: int, scale: int, title: str) -> None:
 
 
 def explorer() -> None:
-    """Show the chapter's widget: live controls in a notebook, four static frames elsewhere."""
-    explore(
-        draw_grids,
-        static=FRAMES,
-        labels=LABELS,
-        size=(1, 10, 1),
-        kernel_size=(1, 5, 1),
-        stride=(1, 4, 1),
-        padding=(0, 4, 1),
-        dilation=(1, 3, 1),
-        output_padding=(0, 3, 1),
-        pixel=(0, 99, 1),
-        operation=[CONVOLUTION, TRANSPOSED],
-    )
+    """Show the chapter's widget: an explorer in a notebook, four static frames elsewhere."""
+    explore_in_browser(draw_grids, "convolution", "transposed_convolution", static=FRAMES, labels=LABELS)

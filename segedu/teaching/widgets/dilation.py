@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from segedu.teaching.widgets.explore import explore
+from segedu.teaching.widgets.explore import explore_in_browser
 from segedu.viz import show
 
 INK, LINE, TAP, EMPTY = "#1b1b1b", "#8a8a8a", "#0072b2", "#ffffff"
@@ -129,12 +129,5 @@ def _at(counts: np.ndarray, offset: int) -> int:
 
 
 def explorer() -> None:
-    """Show the chapter's widget: live controls in a notebook, four static frames elsewhere."""
-    explore(
-        draw_rates,
-        static=FRAMES,
-        labels=LABELS,
-        rate=(1, 6, 1),
-        layers=(1, 4, 1),
-        pattern=[SAME, DOUBLED, GROWING],
-    )
+    """Show the chapter's widget: an explorer in a notebook, four static frames elsewhere."""
+    explore_in_browser(draw_rates, "dilation", static=FRAMES, labels=LABELS)

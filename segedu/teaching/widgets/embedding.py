@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Patch
 
 from segedu.datasets.cells import draw_cells
-from segedu.teaching.widgets.explore import explore
+from segedu.teaching.widgets.explore import explore_in_browser
 from segedu.viz import outline, palette, show
 
 INK, RIGHT, MISSED, FALSE, OTHER = "#1b1b1b", "#009E73", "#0072B2", "#D55E00", "#8a8a8a"
 SEED, SIZE = 36, (64, 64)
 CELLS = {"small cell": 3, "large cell": 2}  # labels of two touching cells of the scene
 OFFSET_NOISE = 1.0  # standard deviation of the offsets' error along each axis, in pixels
-SIGMAS = (0.5, 12.0, 0.5)
+SIGMAS = (0.5, 12.0)  # from, to
 HALF_WIDTH = float(np.sqrt(2 * np.log(2)))  # distance from the centre, in sigmas, at which the Gaussian is 1/2
 LABELS = {"sigma": "sigma in pixels", "fraction": "fraction of the offset"}
 FRAMES = [
@@ -169,7 +169,7 @@ def _paint_space(ax: Axes, cell: str, sigma: float, fraction: float) -> None:
 
 def _paint_curves(ax: Axes, cell: str, sigma: float, fraction: float) -> str:
     """Plot the IoU of both cells as a function of sigma; returns a sentence on the best common sigma."""
-    sigmas = np.arange(*SIGMAS[:2], 0.25)
+    sigmas = np.arange(*SIGMAS, 0.25)
     curves = {name: np.array([iou(name, s, fraction) for s in sigmas]) for name in CELLS}
     for (name, values), style in zip(curves.items(), ("--", "-"), strict=True):
         ax.plot(sigmas, values, style, color=INK, label=name)
@@ -184,12 +184,5 @@ def _paint_curves(ax: Axes, cell: str, sigma: float, fraction: float) -> str:
 
 
 def explorer() -> None:
-    """Show the chapter's widget: live controls in a notebook, five static frames elsewhere."""
-    explore(
-        draw_sigma,
-        static=FRAMES,
-        labels=LABELS,
-        sigma=SIGMAS,
-        fraction=(0.0, 1.0, 0.1),
-        cell=list(CELLS),
-    )
+    """Show the chapter's widget: an explorer in a notebook, five static frames elsewhere."""
+    explore_in_browser(draw_sigma, "offsets", static=FRAMES, labels=LABELS)

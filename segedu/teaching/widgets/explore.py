@@ -1,8 +1,9 @@
-"""Sliders in a live notebook, a few captioned pictures everywhere else: one call, one drawing function.
+"""A widget in a live notebook, a few captioned pictures everywhere else: one call, one drawing function.
 
 In a book build, under nbval and in a script, nobody can move a slider, and a live output widget can make a notebook
-runner wait until its timeout. Therefore the same function of plain values is either connected to controls, or called
-once for each static frame.
+runner wait until its timeout. There, a function of plain values is called once for each static frame. In a live
+notebook, `explore` connects the same function to sliders, and `explore_in_browser` shows an explorer that computes the
+same values in the browser, so that the kernel may be busy.
 """
 
 from __future__ import annotations
@@ -41,15 +42,39 @@ def explore(
         ValueError: if there is no frame, or a control or frame does not fit the arguments of `draw`.
     """
     _check_arguments(draw, static, controls)
-    words = {name: name.replace("_", " ") for name in inspect.signature(draw).parameters} | dict(labels or {})
     if is_live():
         from IPython.display import display
 
-        display(sliders(draw, controls, words))
-        return
-    for frame in static:
-        draw(**frame)
-        _show_caption(caption(frame, words))
+        display(sliders(draw, controls, _words(draw, labels)))
+    else:
+        _show_frames(draw, static, labels)
+
+
+def explore_in_browser(
+    draw: Callable[..., None], /, *names: str, static: Sequence[Frame], labels: Mapping[str, str] | None = None
+) -> None:
+    """Show explorers that compute in the browser; without a live notebook, show the static frames of `draw`.
+
+    When a notebook is live is decided as in `explore`.
+
+    Args:
+        draw: function of plain values that displays a picture (`segedu.viz.show`).
+        names: of the explorers, in the order in which they appear; see `segedu.teaching.explorers.notebook`.
+        static: at least one frame: the arguments of one call of `draw`. Each picture gets a caption with its values.
+        labels: text in captions, for arguments whose name is not clear enough.
+
+    Raises:
+        ValueError: if there is no frame, a frame does not fit the arguments of `draw`, or there is no such explorer.
+    """
+    _check_arguments(draw, static, {})
+    if is_live():
+        from IPython.display import display
+
+        from segedu.teaching.explorers.notebook import show_explorer
+
+        display(*(show_explorer(name) for name in names))
+    else:
+        _show_frames(draw, static, labels)
 
 
 def is_live() -> bool:
@@ -97,6 +122,17 @@ def caption(frame: Frame, labels: Mapping[str, str]) -> str:
         text = f"{value:g}" if isinstance(value, float) else str(value)
         parts.append(f"{labels.get(name, name)} = {text}")
     return ", ".join(parts)
+
+
+def _words(draw: Callable[..., None], labels: Mapping[str, str] | None) -> dict[str, str]:
+    """Text for each argument of `draw`: its label, or its name."""
+    return {name: name.replace("_", " ") for name in inspect.signature(draw).parameters} | dict(labels or {})
+
+
+def _show_frames(draw: Callable[..., None], static: Sequence[Frame], labels: Mapping[str, str] | None) -> None:
+    for frame in static:
+        draw(**frame)
+        _show_caption(caption(frame, _words(draw, labels)))
 
 
 def _show_caption(text: str) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from segedu.instance.cellpose.flows import cluster_end_points, diffusion_flow, follow_flows
-from segedu.teaching.widgets.explore import explore
+from segedu.teaching.widgets.explore import explore_in_browser
 from segedu.viz import palette, show
 
 INK, ARROW, CURVE = "#1b1b1b", "#4d4d4d", "#0072b2"
@@ -134,5 +134,5 @@ def _curve(ax: Axes, scene: str, step: int, positions: int) -> None:
 
 
 def explorer() -> None:
-    """Show the chapter's widget: live controls in a notebook, four static frames elsewhere."""
-    explore(draw_flows, static=FRAMES, labels=LABELS, step=(0, LAST_STEP, 1), scene=list(SCENES))
+    """Show the chapter's widget: an explorer in a notebook, four static frames elsewhere."""
+    explore_in_browser(draw_flows, "flows", static=FRAMES, labels=LABELS)

@@ -13,7 +13,7 @@ from torch import Tensor
 from segedu.detection.yolov1 import yolo_depth, yolov1_targets
 from segedu.ops.anchors import encode_boxes
 from segedu.ops.boxes import box_iou
-from segedu.teaching.widgets.explore import explore
+from segedu.teaching.widgets.explore import explore_in_browser
 from segedu.viz import show
 
 SIZE = 64  # side of the image in pixels
@@ -212,13 +212,5 @@ def _owner(object_slots: dict[str, Slot]) -> str:
 
 
 def explorer() -> None:
-    """Show the chapter's widget: live controls in a notebook, four static frames elsewhere."""
-    explore(
-        draw_grid_cells,
-        static=FRAMES,
-        labels=LABELS,
-        cells=(2, 13),
-        x=(17, 47),
-        y=(8, 56),
-        classes=[ONCE, EACH],
-    )
+    """Show the chapter's widget: an explorer in a notebook, four static frames elsewhere."""
+    explore_in_browser(draw_grid_cells, "grid_cells", static=FRAMES, labels=LABELS)

@@ -13,7 +13,7 @@ from torch import Tensor
 from segedu.losses.boxes import distance_iou_loss, iou_box_loss, lp_iou_loss
 from segedu.losses.cross_entropy import binary_cross_entropy
 from segedu.losses.focal import sigmoid_focal_loss
-from segedu.teaching.widgets.explore import explore
+from segedu.teaching.widgets.explore import explore_in_browser
 from segedu.viz import show
 
 STYLES = {
@@ -22,7 +22,6 @@ STYLES = {
     "L2": ("#E69F00", "--"),
     "Dice": ("#009E73", ":"),
 }
-TARGETS = ("object", "background")
 
 
 def four_losses(z: Tensor, target: str, gamma: float, pixels: int, smooth: float) -> dict[str, Tensor]:
@@ -149,18 +148,14 @@ def draw_race(others: dict[str, BoxLoss]) -> None:
 
 
 def explorer() -> None:
-    """Show the chapter's widget: live controls in a notebook, three static frames elsewhere."""
-    explore(
+    """Show the chapter's widget: an explorer in a notebook, three static frames elsewhere."""
+    explore_in_browser(
         draw_losses,
+        "losses",
         static=[
             {"p": 0.05, "target": "object"},
             {"p": 0.9, "target": "object", "gamma": 5.0},
             {"p": 0.3, "target": "background", "pixels": 1, "smooth": 100.0},
         ],
         labels={"p": "probability p", "pixels": "pixels in the group", "smooth": "s of Dice"},
-        p=(0.01, 0.99, 0.01),
-        target=list(TARGETS),
-        gamma=(0.0, 5.0, 0.5),
-        pixels=[1, 10, 100, 1000],
-        smooth=[0.01, 1.0, 100.0],
     )

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from segedu.ops.boxes import cxcywh_to_xyxy, generalized_box_iou
 from segedu.ops.matching import hungarian_matching
-from segedu.teaching.widgets.explore import explore
+from segedu.teaching.widgets.explore import explore_in_browser
 from segedu.viz import show
 
 INK, OBJECT, PAIR = "#1b1b1b", "#0072B2", "#D55E00"
 CLASSES = ("square", "circle", "nothing")
 OBJECTS = {"A": 0, "B": 0, "C": 1}  # class of each object
 BOXES = ((0.30, 0.40, 0.20, 0.40), (0.52, 0.40, 0.20, 0.40), (0.80, 0.65, 0.24, 0.30))  # cx, cy, w, h
-# Predictions 2 to 5; the slider moves the first one. Boxes, then probabilities of `CLASSES`.
+# Predictions 2 to 5; the first one is moved. Boxes, then probabilities of `CLASSES`.
 OTHERS = ((0.19, 0.40, 0.20, 0.40), (0.76, 0.62, 0.26, 0.34), (0.86, 0.70, 0.20, 0.20), (0.45, 0.85, 0.30, 0.20))
 PROBABILITIES = ((0.70, 0.10, 0.20), (0.10, 0.80, 0.10), (0.05, 0.75, 0.20), (0.20, 0.20, 0.60))
 CHEAPEST, GREEDY, LEAST = "cheapest prediction per object", "cheapest pair first", "smallest total cost"
@@ -127,12 +127,5 @@ def _paint_matrix(ax: Axes, cost: Tensor, chosen: list[int]) -> None:
 
 
 def explorer() -> None:
-    """Show the chapter's widget: live controls in a notebook, four static frames elsewhere."""
-    explore(
-        draw_matching,
-        static=FRAMES,
-        labels=LABELS,
-        x=(0.2, 0.8, 0.02),
-        score=(0.0, 1.0, 0.1),
-        rule=list(RULES),
-    )
+    """Show the chapter's widget: an explorer in a notebook, four static frames elsewhere."""
+    explore_in_browser(draw_matching, "matching", static=FRAMES, labels=LABELS)

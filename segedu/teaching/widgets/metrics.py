@@ -8,7 +8,7 @@ import torch
 from matplotlib.patches import Patch, Rectangle
 
 from segedu.ops.boxes import box_iou, generalized_box_iou
-from segedu.teaching.widgets.explore import explore
+from segedu.teaching.widgets.explore import explore_in_browser
 from segedu.viz import show
 
 FIXED_BOX = (8.0, 6.0, 16.0, 12.0)  # the fixed box, xyxy
@@ -123,17 +123,14 @@ def draw_boxes(x: float = 24.0, y: float = 13.0, width: float = 8.0, height: flo
 
 
 def explorer() -> None:
-    """Show the chapter's widget: live controls in a notebook, three static frames elsewhere."""
-    explore(
+    """Show the chapter's widget: an explorer in a notebook, three static frames elsewhere."""
+    explore_in_browser(
         draw_boxes,
+        "boxes",
         static=[
             {"x": 14.0, "y": 10.0, "width": 8.0, "height": 6.0},
             {"x": 12.0, "y": 9.0, "width": 4.0, "height": 3.0},
             {"x": 25.0, "y": 14.0, "width": 8.0, "height": 6.0},
         ],
         labels={"x": "x of the centre", "y": "y of the centre"},
-        x=(2.0, 30.0, 0.5),
-        y=(2.0, 18.0, 0.5),
-        width=(2.0, 16.0, 1.0),
-        height=(2.0, 12.0, 1.0),
     )

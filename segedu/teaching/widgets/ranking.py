@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from segedu.metrics.average_precision import average_precision_area, precision_recall_curve
 from segedu.metrics.panoptic import panoptic_quality
-from segedu.teaching.widgets.explore import explore
+from segedu.teaching.widgets.explore import explore_in_browser
 from segedu.viz import palette, show
 
 # Twelve detections by descending score; ten objects, of which three are never detected.
@@ -171,19 +171,20 @@ def draw_panoptic(split_column: int = 0, merge: bool = False, shift: int = 0) ->
 
 
 def explorer() -> None:
-    """Show the first widget of chapter 13: move the threshold along the scores."""
-    explore(
+    """Show the first widget of chapter 13, a threshold: an explorer in a notebook, three static frames elsewhere."""
+    explore_in_browser(
         draw_ranking,
+        "average_precision",
         static=[{"threshold": 0.9}, {"threshold": 0.5}, {"threshold": 0.1}],
         labels={"threshold": "score threshold"},
-        threshold=(0.0, 1.0, 0.05),
     )
 
 
 def panoptic_explorer() -> None:
-    """Show the second widget of chapter 13: split, merge and move segments."""
-    explore(
+    """Show the second widget of chapter 13, segments: an explorer in a notebook, four static frames elsewhere."""
+    explore_in_browser(
         draw_panoptic,
+        "panoptic_quality",
         static=[
             {"split_column": 2, "merge": False, "shift": 0},
             {"split_column": 4, "merge": False, "shift": 0},
@@ -191,7 +192,4 @@ def panoptic_explorer() -> None:
             {"split_column": 0, "merge": False, "shift": 3},
         ],
         labels={"split_column": "split car 1 after column", "merge": "merge cars 2 and 3", "shift": "shift car 3 by"},
-        split_column=(0, CAR[1] - 1, 1),
-        merge=False,
-        shift=(0, 6, 1),
     )

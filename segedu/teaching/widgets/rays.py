@@ -15,7 +15,7 @@ from torch import Tensor
 from segedu.instance.signed_distance import signed_distance
 from segedu.instance.stardist import star_distances
 from segedu.ops.polygons import rasterize_polygons, star_polygons
-from segedu.teaching.widgets.explore import explore
+from segedu.teaching.widgets.explore import explore_in_browser
 from segedu.viz import show
 
 INK, RAY, CURVE = "#1b1b1b", "#8a8a8a", "#0072b2"
@@ -138,5 +138,5 @@ def _curve(ax: Axes, cell: str, n_rays: int, iou: float) -> None:
 
 
 def explorer() -> None:
-    """Show the chapter's widget: live controls in a notebook, four static frames elsewhere."""
-    explore(draw_rays, static=FRAMES, labels=LABELS, n_rays=(MIN_RAYS, MAX_RAYS, 1), cell=list(CELLS))
+    """Show the chapter's widget: an explorer in a notebook, four static frames elsewhere."""
+    explore_in_browser(draw_rays, "rays", static=FRAMES, labels=LABELS)

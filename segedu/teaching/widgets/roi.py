@@ -16,7 +16,7 @@ from torch import Tensor
 from segedu.datasets.shapes import draw_shapes
 from segedu.ops.roi_align import roi_align
 from segedu.ops.roi_pool import roi_pool
-from segedu.teaching.widgets.explore import explore
+from segedu.teaching.widgets.explore import explore_in_browser
 from segedu.viz import show
 
 INK, POOL, ALIGN = "#1b1b1b", "#D55E00", "#0072B2"
@@ -24,7 +24,7 @@ SEED, SIZE = 11, (128, 128)
 BOX = (18.8, 62.8, 57.2, 101.2)  # xyxy in pixels, before the shift; around a ball
 BINS = 3
 NUDGE = 0.3  # pixels: the further shift for which each bin shows its change
-SHIFTS = (-8.0, 8.0, 0.1)
+SHIFTS = (-8.0, 8.0)  # from, to
 STRIDES = [4, 8, 16]
 HIGHLIGHTED = (1, 0)  # row and column of the bin whose value is drawn as a curve
 LABELS = {
@@ -189,7 +189,7 @@ def _paint_curves(ax: Axes, shift: float, stride: int, points: int, aligned: boo
     for (name, values), colour, style in zip(curves.items(), (POOL, ALIGN), ("-", "--"), strict=True):
         ax.plot(shifts, values[:, row, column], style, color=colour, label=name)
     ax.axvspan(shift, shift + NUDGE, color=INK, alpha=0.35, linewidth=0)
-    ax.set(xlabel="shift of the box in pixels", ylabel="value of the thick bin", xlim=SHIFTS[:2])
+    ax.set(xlabel="shift of the box in pixels", ylabel="value of the thick bin", xlim=SHIFTS)
     ax.set_title(f"one bin; grey:\nthe next {NUDGE:g} pixels", fontsize=10, color=INK)
     ax.legend(fontsize=9)
 
@@ -216,13 +216,5 @@ def _paint_values(ax: Axes, name: str, here: np.ndarray, nudged: np.ndarray) -> 
 
 
 def explorer() -> None:
-    """Show the chapter's widget: live controls in a notebook, five static frames elsewhere."""
-    explore(
-        draw_regions,
-        static=FRAMES,
-        labels=LABELS,
-        shift=SHIFTS,
-        stride=STRIDES,
-        points=(1, 4, 1),
-        aligned=True,
-    )
+    """Show the chapter's widget: an explorer in a notebook, five static frames elsewhere."""
+    explore_in_browser(draw_regions, "roi_align", static=FRAMES, labels=LABELS)

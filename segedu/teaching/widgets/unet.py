@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from segedu.semantic.unet import UNet, unet_out_size
-from segedu.teaching.widgets.explore import explore
+from segedu.teaching.widgets.explore import explore_in_browser
 from segedu.viz import show
 
 INK, SKIP, POOL, UP, BOX = "#1b1b1b", "#767676", "#b04700", "#00704f", "#0072b2"
@@ -169,16 +169,13 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], colou
 
 
 def explorer() -> None:
-    """Show the chapter's widget: live controls in a notebook, three static frames elsewhere."""
-    explore(
+    """Show the chapter's widget: an explorer in a notebook, three static frames elsewhere."""
+    explore_in_browser(
         draw_unet,
+        "unet_sizes",
         static=[
             {"depth": 4, "base_channels": 64, "padding": 0, "size": 572},
             {"depth": 4, "base_channels": 64, "padding": 1, "size": 576},
             {"depth": 2, "base_channels": 8, "padding": 1, "size": 64},
         ],
-        depth=(1, 5, 1),
-        base_channels=[4, 8, 16, 32, 64],
-        padding={"0, as in the paper": 0, "1, same size": 1},
-        size=(64, 700, 4),
     )
