@@ -7,13 +7,15 @@ several: the bar is then the lowest of them.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 from docutils import nodes
 
-ROW, BAR, LABEL, PLOT, RIGHT, TOP = 24, 15, 214, 356, 60, 26  # pixels
+ROW, BAR, LABEL, PLOT, RIGHT, TOP, LINE = 24, 15, 214, 356, 60, 26, 15  # pixels
+CHARACTERS = 27  # of a name in one line; a longer one goes on in the next line
 
 
 @dataclass(frozen=True)
@@ -41,30 +43,41 @@ def svg(baseline: Bar, bars: Sequence[Bar], unit: float) -> str:
         return LABEL + PLOT * score / unit
 
     ordered = sorted(bars, key=lambda bar: -bar.length)
-    height = TOP + ROW * (1 + len(ordered))
+    drawn, height = [], TOP
+    for bar in [baseline, *ordered]:
+        lines = textwrap.wrap(bar.name, CHARACTERS)
+        drawn.append(_row(bar, lines, height, x, bar is baseline))
+        height += _height(lines)
     plain = f"{x(baseline.length):.1f}"
     line = f'<line class="baseline" x1="{plain}" x2="{plain}" y1="{TOP - 4}" y2="{height}"/>'
     ticks = "".join(
         f'<text x="{x(share * unit):.1f}" y="14" text-anchor="middle">{share * unit:g}</text>' for share in (0, 0.5, 1)
     )
-    rows = "".join(_row(bar, TOP + ROW * n, x, n == 0) for n, bar in enumerate([baseline, *ordered]))
     width = LABEL + PLOT + RIGHT
     words = escape(description(baseline, ordered))
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{words}">{ticks}{rows}{line}</svg>'
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{words}">{ticks}{"".join(drawn)}{line}</svg>'
 
 
-def _row(bar: Bar, top: float, x, is_baseline: bool) -> str:
-    kind, middle = ("baseline-bar" if is_baseline else "bar"), top + ROW / 2
+def _height(lines: Sequence[str]) -> int:
+    return ROW + LINE * (len(lines) - 1)
+
+
+def _row(bar: Bar, lines: Sequence[str], top: float, x, is_baseline: bool) -> str:
+    kind, middle = ("baseline-bar" if is_baseline else "bar"), top + _height(lines) / 2
+    first = middle - LINE * (len(lines) - 1) / 2 + 3
+    name = "".join(
+        f'<text x="{LABEL - 8}" y="{first + LINE * n:g}" text-anchor="end">{escape(line)}</text>'
+        for n, line in enumerate(lines)
+    )
     seeds = "".join(
         f'<circle class="seed" cx="{x(score):.1f}" cy="{middle - 1:g}" r="4"/>'
         for score in bar.scores
         if len(bar.scores) > 1
     )
-    name = bar.name if len(bar.name) <= 27 else bar.name[:26] + "…"
     end = x(max(bar.scores)) + 9
     return (
-        f'<text x="{LABEL - 8}" y="{middle + 3:g}" text-anchor="end">{escape(name)}</text>'
-        f'<rect class="{kind}" x="{LABEL}" y="{top + 4:g}" width="{x(bar.length) - LABEL:.1f}" height="{BAR}"/>'
+        f'{name}<rect class="{kind}" x="{LABEL}" y="{middle - ROW / 2 + 4:g}" width="{x(bar.length) - LABEL:.1f}" '
+        f'height="{BAR}"/>'
         f'{seeds}<text x="{end:.1f}" y="{middle + 3:g}">{bar.length:.3g}</text>'
     )
 

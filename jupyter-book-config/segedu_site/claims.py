@@ -97,7 +97,7 @@ class Claims(SphinxDirective):
         note_sources(self)
         rows, changed = read_rows(ROOT), set(stale(ROOT))
         head = ["Claim", "Measured", "Date"]
-        table = nodes.table("", classes=["look-up"])
+        table = nodes.table("", classes=["look-up", "claims"])
         group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in (44, 36, 20)), cols=3)
         group += nodes.thead("", text_row(head))
         body = nodes.tbody()

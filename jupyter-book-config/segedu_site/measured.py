@@ -51,7 +51,11 @@ class Measured(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         for file in ("proofs.csv", "claims.toml"):
             self.env.note_dependency(str(ROOT / "tests" / file))
-        return self.parse_text_to_nodes(markdown(self.arguments[0]))
+        written = self.parse_text_to_nodes(markdown(self.arguments[0]))
+        for table in written:
+            if isinstance(table, nodes.table):
+                table["classes"].append("measured")
+        return written
 
 
 def setup(app: Sphinx) -> None:

@@ -25,6 +25,7 @@ from segedu.weights.catalogue import WEIGHTS
 from segedu_site.lookups import mark
 
 ROOT = Path(__file__).resolve().parents[2]
+FILE = re.compile(r"\b(?:segedu|tests)/[\w/]+\.py\b")
 FIELDS = ("Paper", "Idea", "Simplified", "Shapes", "Quality", "Course", "Lab")
 TASKS = ("unsupervised", "semantic", "detection", "instance", "panoptic", "promptable")
 # Independent implementations: the beginning of what a test imports, and the name that people know.
@@ -202,13 +203,13 @@ def entry(method: Method, root: Path) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Docstring text as Markdown: an asterisk outside of code is an asterisk.
+    """Docstring text as Markdown: an asterisk outside of code is an asterisk, and the path of a file is code.
 
-    >>> plain("a multiple of 2**depth, `2**depth`")
-    'a multiple of 2\\\\*\\\\*depth, `2**depth`'
+    >>> plain("a multiple of 2**depth, `2**depth` (tests/semantic/test_unet.py)")
+    'a multiple of 2\\\\*\\\\*depth, `2**depth` (`tests/semantic/test_unet.py`)'
     """
     parts = text.split("`")
-    return "`".join(part if i % 2 else part.replace("*", "\\*") for i, part in enumerate(parts))
+    return "`".join(part if i % 2 else FILE.sub(r"`\g<0>`", part.replace("*", "\\*")) for i, part in enumerate(parts))
 
 
 class Methods(SphinxDirective):

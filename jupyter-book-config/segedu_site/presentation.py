@@ -21,7 +21,8 @@ CHAPTER = re.compile(
     r'(<a class="[^"]*reference internal" href="[^"]*">(?P<title>(?:(?!</a>).)*)</a>\s*<details[^>]*>\s*)<summary>',
     re.DOTALL,
 )
-BREAK = re.compile(r"[/_=](?=\w)|\.(?!py\b)(?=[a-z]{2})")
+BREAK = re.compile(r"[/_=](?=\w)|\.(?!py\b)(?=[a-z]{2})|\((?=[\w&])")
+LONG = 24  # characters; a shorter name in a paragraph fits into a line of a telephone
 UNNAMED_TOGGLE = re.compile(r'(<button class="sidebar-toggle (primary|secondary)-toggle[^"]*")')
 SIDEBARS = {"primary": "Show or hide the table of contents", "secondary": "Show or hide the contents of this page"}
 
@@ -65,16 +66,20 @@ def plain_references(page: str) -> str:
 
 
 def breaks_in_names(page: str) -> str:
-    """Let a path or a name in a table go on in the next line only after a slash, an underscore or a full stop."""
+    """Let a path or a name go on in the next line only after a slash, an underscore, a full stop or a parenthesis.
 
-    def broken(cell: re.Match) -> str:
+    In a table this concerns each name of 9 characters, elsewhere those that can be longer than a line of a telephone.
+    """
+
+    def broken(text: str, least: int) -> str:
         return re.sub(
-            r"(<span class=\"pre\">)([^<]{9,})(</span>)",
+            rf'(<span class="pre">)([^<]{{{least},}})(</span>)',
             lambda name: name[1] + BREAK.sub(r"\g<0><wbr>", name[2]) + name[3],
-            cell[0],
+            text,
         )
 
-    return re.sub(r"<td\b.*?</td>", broken, page, flags=re.DOTALL)
+    page = re.sub(r"<td\b.*?</td>", lambda cell: broken(cell[0], 9), page, flags=re.DOTALL)
+    return re.sub(r"<article\b.*?</article>", lambda article: broken(article[0], LONG), page, flags=re.DOTALL)
 
 
 def whole_options(page: str) -> str:
@@ -110,7 +115,10 @@ def finish_rendered_pages(app: Sphinx) -> None:
 
     def finished(name: str, context: dict[str, Any]) -> str:
         page = render(name, context)
-        return finish(page) if "</html>" in page else page
+        if "</html>" not in page:
+            return page
+        page = finish(page)
+        return page.replace("<wbr>", "<wbr/>") if app.builder.name == "epub" else page  # an EPUB is XML
 
     templates.render = finished
 

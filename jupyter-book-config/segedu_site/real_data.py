@@ -85,7 +85,7 @@ class RealData(SphinxDirective):
         for file in ("proofs.csv", "claims.toml"):
             self.env.note_dependency(str(ROOT / "tests" / file))
         table, first = real_data_table(self.arguments[0]), next(iter(COLUMNS[self.arguments[0]].values()))
-        return with_chart(self, table, f"{first}, in percent", [first], 100)
+        return with_chart(self, table, f"{first[0].upper()}{first[1:]}, in percent", [first], 100)
 
 
 def setup(app: Sphinx) -> None:

@@ -57,6 +57,11 @@
     const place = make("div", slot, { className: "ex ex-states" });
     const form = make("div", place, { className: "ex-controls", role: "group", ariaLabel: "Controls of the explorer" });
     const frame = make("div", place, { className: "ex-state", tabIndex: 0, role: "group", ariaLabel: "Picture, scrolls where it is wide" });
+    // On a telephone the picture fits the screen, and its text is too small to read until it is enlarged (segedu.css).
+    const enlarge = make("button", place, { className: "ex-reset ex-enlarge", type: "button", textContent: "Enlarge the picture" });
+    enlarge.addEventListener("click", () => {
+      enlarge.textContent = frame.classList.toggle("enlarged") ? "Show the whole picture" : "Enlarge the picture";
+    });
     const sentence = make("p", place, { className: "ex-sentence", ariaLive: "polite" });
     let current = states[0];
     const show = {};

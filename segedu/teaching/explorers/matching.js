@@ -90,14 +90,14 @@ function draw_image(panel, { colours }, values, { chosen }, set) {
   }
   boxes.forEach((box, q) => panel.box(...corners(box), { stroke: colours.ink, width: chosen.includes(q) ? 2.2 : 1 }));
   chosen.forEach((q, n) => {
-    const [x1, y1] = corners(boxes[q]), [x, y] = OBJECTS[n].box;
-    panel.line([[x1, y1], [x, y]], { stroke: colours.red, width: 3 });
+    const [, , x2, y2] = corners(boxes[q]), [x, y] = OBJECTS[n].box;
+    panel.line([[x2, y2], [x, y]], { stroke: colours.red, width: 3 });
     panel.circle(x, y, 5, { fill: colours.paper, stroke: colours.red, width: 2.5 });
   });
   boxes.forEach((box, q) => {
-    const [x1, y1] = corners(box);
-    panel.circle(x1, y1, 9, { fill: colours.paper, stroke: colours.ink, width: 1 });
-    panel.text(x1, y1, `${q + 1}`, { weight: 600 });
+    const [, , x2, y2] = corners(box); // the names of the objects are above their boxes
+    panel.circle(x2, y2, 9, { fill: colours.paper, stroke: colours.ink, width: 1 });
+    panel.text(x2, y2, `${q + 1}`, { weight: 600 });
   });
   panel.handle("prediction", values.x, values.y, { label: "prediction 1", step: 0.01, on_move: (x, y) => set({ x, y }) });
 }
@@ -121,8 +121,8 @@ export function draw(figure, values, result, set) {
     title: "Drag prediction 1 by its centre",
   });
   draw_image(image, figure, values, result, set);
-  const sum = `Sum of the costs ${result.totals[values.rule].toFixed(2)}`;
-  const title = conflict === undefined ? sum : `No matching: prediction ${conflict + 1} is taken twice`;
+  const sum = `Sum ${result.totals[values.rule].toFixed(2)}`;
+  const title = conflict === undefined ? sum : `${sum}; no matching: ${conflict + 1} is taken twice`;
   draw_matrix(figure.panel("matrix", { width: 324, height: 320, xlim: [-1.15, 3.05], ylim: [5.1, -0.7], axes: false, title }), figure, result);
   figure.legend([
     ["object", { stroke: colours.blue, dash: "7 4" }], ["prediction", { stroke: colours.ink }], ["chosen pair", { stroke: colours.red }],

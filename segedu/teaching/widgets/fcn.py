@@ -105,13 +105,13 @@ def draw_upper_bound(stride: int = 32, seed: int = 3) -> None:
     handles = [Patch(facecolor=palette(len(CLASSES))[k], edgecolor="black", label=CLASSES[k]) for k in classes]
     fig.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     missing = [CLASSES[k] for k in classes if not (labels == k).any()]
-    summary = f"upper bound {iou:.2f} mean IoU, {accuracy:.1%} of pixels"
+    summary = f"{iou:.2f} mean IoU, {accuracy:.1%} of pixels"
     summary += f"; lost: {', '.join(missing)}" if missing else ""
-    fig.suptitle(f"stride {stride}: {summary}", fontsize=11)
+    fig.suptitle(f"stride {stride}: upper bound {summary}", fontsize=11)
     show(
         fig,
         alt=f"Classes of a street; the same pooled to {height} by {width} cells of {stride} pixels; the cells after "
-        f"bilinear upsampling; and {int(errors.sum())} wrong pixels along outlines. {summary}.",
+        f"bilinear upsampling; and {int(errors.sum())} wrong pixels along outlines. The upper bound is {summary}.",
     )
 
 

@@ -100,8 +100,9 @@ def _paint_image(ax: Axes, boxes: Tensor, chosen: list[int]) -> None:
     for row, (cx, cy, w, h) in enumerate(boxes.tolist()):
         width = 2 if row in chosen else 1
         ax.add_patch(Rectangle((cx - w / 2, cy - h / 2), w, h, fill=False, ec=INK, lw=width))
-        style = {"fontsize": 9, "ha": "left", "va": "top", "bbox": {"fc": "white", "ec": INK, "pad": 1.5, "lw": 0.6}}
-        ax.text(cx - w / 2, cy - h / 2, str(row + 1), **style)
+        card = {"fc": "white", "ec": INK, "pad": 1.5, "lw": 0.6}
+        # at the lower right corner it hides no label and no centre
+        ax.text(cx + w / 2, cy + h / 2, str(row + 1), fontsize=9, ha="right", va="bottom", bbox=card)
     for row, (cx, cy, _, _) in zip(chosen, BOXES, strict=True):
         start = boxes[row, :2].tolist()
         ax.plot([start[0], cx], [start[1], cy], "-", color=PAIR, lw=2.5)
