@@ -187,7 +187,9 @@ def gallery(
         axis.set_title(title, fontsize=9)
         if numbers and label is not None:
             _write_numbers(axis, _labels("labels", label, picture.shape[:2]))
-    fig.tight_layout(pad=0.4)
+    fig.set_layout_engine("constrained", w_pad=0.03, h_pad=0.05, wspace=0, hspace=0)  # titles clear of images above
+    fig.get_layout_engine().execute(fig)
+    fig.set_layout_engine("none")  # a caller may arrange the panels anew
     return fig
 
 

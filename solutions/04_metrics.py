@@ -461,7 +461,7 @@ fig, axes = plt.subplot_mosaic([["IoU", "GIoU"], ["plot", "plot"]], figsize=(8, 
 for ax, name, measure in ((axes["IoU"], "IoU", use(box_iou)), (axes["GIoU"], "GIoU", use(giou))):
     path = climb(measure)
     ax.add_patch(Rectangle((4, 4), 8, 6, fill=False, lw=2.5))
-    for k in (0, 20, 60, 160, 399) if name == "GIoU" else (0,):  # no edge crosses the number of another box
+    for k in (0, 20, 60, 140, 399) if name == "GIoU" else (0,):  # no edge crosses the number of another box
         x1, y1, x2, y2, _ = path[k]
         ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec="#D55E00", ls="--"))
         ax.text(x2 + 0.3, y2, k if name == "GIoU" else "all steps", color="#D55E00")

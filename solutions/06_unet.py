@@ -657,7 +657,7 @@ for name, net in nets.items():
     with torch.no_grad():
         predicted = net(val_images[:1])[0].argmax(dim=0)
     fig = compare(shown, val_target[0], predicted, width=1.8)
-    fig.suptitle(f"U-Net {name}", y=1, va="bottom")  # above the titles of the panels
+    fig.suptitle(f"U-Net {name}", y=1.06, va="bottom")  # above the titles of the panels
     show(
         fig,
         alt=f"A new image, its ground truth, the prediction of the U-Net {name}, and its errors: false "

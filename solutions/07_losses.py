@@ -579,10 +579,10 @@ print(f"{len(scores)} networks, {steps} iterations each, {counts[1] / counts.sum
 # Which loss gives the highest IoU of the foreground on new images? The next code cell prints this IoU for a baseline
 # and for the five networks. The baseline is from chapter 2: smooth the image, and then apply Otsu's threshold.
 #
-# A single run proves little. Your values differ from ours by some hundredths even with the same seed, because sums that
-# are computed in a different order are rounded differently, and training amplifies such small differences. The order
-# depends on the processor and on how a loss is written. With three seeds on a CPU and the library's losses, we measured
-# the following IoU. The cells of this lab use seed 0.
+# A single run proves little. Your values can differ from ours by some hundredths even with the same seed, because sums
+# that are computed in a different order are rounded differently, and training amplifies such small differences. The
+# order depends on the processor and on how a loss is written. With three seeds on a CPU and the library's losses, we
+# measured the following IoU. The cells of this lab use seed 0.
 #
 # | loss | seed 0 | seed 1 | seed 2 |
 # |---|---|---|---|

@@ -60,7 +60,7 @@ def test_every_segment_has_a_query_and_its_overlap_is_counted(street):
 
 
 def test_what_the_page_says_of_the_frames():
-    street = "people and a car"
+    street = "people and two cars"
     assert widget.attended(street, 10, 0).all() and widget.attended(street, 10, 1).sum() < 5
     before, *_, after = widget.ious(street, 10)
     assert before < 0.01 and after > 0.5
@@ -79,9 +79,9 @@ def test_before_any_layer_classes_are_the_same_for_all_images():
 
 
 def test_the_picture_says_what_it_shows(shown):
-    widget.draw_query(query=10, layer=1, street="people and a car")
+    widget.draw_query(query=10, layer=1, street="people and two cars")
     fig, alt = shown[0]
-    places = int(widget.attended("people and a car", 10, 1).sum())
+    places = int(widget.attended("people and two cars", 10, 1).sum())
     assert "Query 10 after layer 1 of 3: car with probability" in alt
     assert f"Layer 2 may attend to {places} of 96 locations." in alt
     assert fig.axes[0].get_title() == "finally matched with: car"

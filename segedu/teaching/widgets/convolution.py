@@ -150,7 +150,7 @@ def _cell(ax: Axes, row: int, column: int, colour: str, text: str = "", hatch: s
     ax.add_patch(Rectangle((column, row), 1, 1, facecolor=colour, edgecolor="#8a8a8a", linewidth=0.7, hatch=hatch))
     if text:
         plain = {"facecolor": colour, "linewidth": 0, "pad": 1.2} if hatch else None  # no hatching crosses the number
-        ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=7.5, color=INK, bbox=plain)
+        ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=9, color=INK, bbox=plain)
 
 
 def _frame(ax: Axes, size: int, scale: int, title: str) -> None:

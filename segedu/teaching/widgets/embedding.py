@@ -91,16 +91,19 @@ def draw_walk(fractions: tuple[float, ...] = (0.0, 0.5, 0.9)) -> None:
     sample = scene()
     inside = sample.label_map > 0
     colours = palette(int(sample.label_map.max()))[sample.label_map[inside] - 1]
-    fig = Figure(figsize=(11, 3.1), layout="constrained")
-    first, *others = fig.subplots(1, 1 + len(fractions))
+    fig = Figure(figsize=(6.6, 7), layout="constrained")
+    panels = list(fig.subplots(-(-(1 + len(fractions)) // 2), 2, squeeze=False).flat)
+    for unused in panels[1 + len(fractions) :]:
+        unused.remove()
+    first, *others = panels[: 1 + len(fractions)]
     first.imshow(np.moveaxis(sample.image, 0, 2).clip(0, 1))
     first.set_title("touching cells", fontsize=10, color=INK)
     for ax, fraction in zip(others, fractions, strict=True):
         positions = embeddings(fraction)
-        ax.scatter(positions[1][inside], positions[0][inside], s=2, c=colours)
+        ax.scatter(positions[1][inside], positions[0][inside], s=5, c=colours)
         for label in np.unique(sample.label_map[inside]):
             row, column = positions[:, sample.label_map == label].mean(axis=1)
-            ax.text(column, row, str(label), ha="center", va="center", fontsize=8, bbox={"fc": "white", "pad": 1})
+            ax.text(column, row, str(label), ha="center", va="center", fontsize=9, bbox={"fc": "white", "pad": 1})
         ax.set(xlim=(-0.5, SIZE[1] - 0.5), ylim=(SIZE[0] - 0.5, -0.5), aspect="equal")
         ax.set_title(
             "pixels" if fraction == 0 else f"pixels after {fraction:.0%} of their offset", fontsize=10, color=INK
@@ -179,7 +182,7 @@ def _paint_curves(ax: Axes, cell: str, sigma: float, fraction: float) -> str:
     separate = min(values.max() for values in curves.values())
     ax.set(xlabel="sigma in pixels", ylabel="IoU", ylim=(0, 1.03), xlim=(0, SIGMAS[1]))
     ax.set_title(f"best IoU, one sigma: {lower.max():.2f}\nseparate sigmas: {separate:.2f}", fontsize=10, color=INK)
-    ax.legend(loc="lower right", fontsize=9)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=9, frameon=False)
     return f"With one sigma, both cells reach at most IoU {lower.max():.2f}; with separate sigmas, {separate:.2f}."
 
 

@@ -73,7 +73,7 @@ def draw_losses(
     at = values_and_slopes(np.array([p]), target, gamma, pixels, smooth)
     ps = np.linspace(0.005, 0.995, 199)
     curves = values_and_slopes(ps, target, gamma, pixels, smooth)
-    fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained")
+    fig, axes = plt.subplots(1, 2, figsize=(8.8, 4.2), layout="constrained")
     for row, (ax, title) in enumerate(
         zip(axes, ("loss", "size of the gradient with respect to the logit"), strict=True)
     ):
@@ -84,7 +84,7 @@ def draw_losses(
         ax.axvline(p, color="#666666", lw=1)
         top = 3.2 if row == 0 else max(1.05, *(1.05 * np.abs(curve[1]).max() for curve in curves.values()))
         ax.set(xlim=(0, 1), ylim=(-0.03, top), xlabel="probability of 'object', p", title=title)
-        ax.legend(loc="upper right" if target == "object" else "upper left", fontsize=9)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=10, frameon=False)
     values = "; ".join(f"{name}: loss {v[0, 0]:.3f}, gradient {v[1, 0]:.3f}" for name, v in at.items())
     show(
         fig,

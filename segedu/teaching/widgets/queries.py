@@ -25,14 +25,18 @@ from segedu.weights import load
 
 INK, TARGET, MASK, OTHER = "#1b1b1b", "#0072B2", "#D55E00", "#b5b5b5"
 SIZE = (64, 96)
-STREETS = {"people and a car": (15, 8), "a boat": (15, 7), "two buses": (15, 15)}  # seeds that are not used in training
+STREETS = {
+    "people and two cars": (15, 8),
+    "a boat": (15, 7),
+    "two buses": (15, 15),
+}  # seeds that are not used in training
 CLASS_NAMES = (*CLASSES, "no object")
 LAYERS = 3
 LABELS = {"query": "query", "layer": "layers passed", "street": "street"}
 FRAMES = [
-    {"query": 10, "layer": 0, "street": "people and a car"},
-    {"query": 10, "layer": 1, "street": "people and a car"},
-    {"query": 18, "layer": 1, "street": "people and a car"},
+    {"query": 10, "layer": 0, "street": "people and two cars"},
+    {"query": 10, "layer": 1, "street": "people and two cars"},
+    {"query": 18, "layer": 1, "street": "people and two cars"},
     {"query": 7, "layer": 2, "street": "a boat"},
     {"query": 3, "layer": 3, "street": "two buses"},
 ]
@@ -99,7 +103,7 @@ def ious(street: str, query: int) -> list[float] | None:
     return ((masks & target).flatten(1).sum(dim=1) / union.clamp(min=1)).tolist()
 
 
-def draw_query(query: int = 10, layer: int = 0, street: str = "people and a car") -> None:
+def draw_query(query: int = 10, layer: int = 0, street: str = "people and two cars") -> None:
     """Show a query's mask after some layers, its next attention mask, its classes, and its IoU per layer."""
     shown = predictions(street)
     fig = Figure(figsize=(10.6, 5.6), layout="constrained")
