@@ -1,7 +1,8 @@
 """Networks for objects in microscope images, applied to photographs that everybody has, as the pages show them.
 
 The photographs of `segedu.datasets.photos` come with annotations of our own. A network knows objects of some sizes
-only, so each trial resizes its photograph by a factor.
+only, so each trial resizes its photograph by a factor. `factor_for` computes the factor from the size of the objects in
+training.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -19,6 +21,7 @@ from segedu.metrics.instance import match_instances
 from segedu.recipes.recipe import load_recipe
 from segedu.viz import gallery
 from segedu.weights import load
+from segedu.weights.catalogue_recipes import data_and_method
 from segedu.weights.own.microscopes import NETWORKS
 
 
@@ -41,29 +44,54 @@ class Trial:
         return self.correct / (self.correct + self.false + self.missed)
 
     @property
+    def counts(self) -> str:
+        """Matched objects, all objects, and false predictions."""
+        return f"{self.correct} of {self.correct + self.missed} found, {self.false} false"
+
+    @property
     def title(self) -> str:
         """The photograph, its size, and the counts."""
-        objects = self.correct + self.missed
-        return f"{self.photo}, factor {self.factor:g}:\n{self.correct} of {objects} found, {self.false} false"
+        return f"{self.photo}, factor {self.factor:g}:\n{self.counts}"
 
 
 def segment_photos(network: str, photos: Sequence[tuple[str, float]]) -> list[Trial]:
     """Apply a network to photographs.
 
     Args:
-        network: a key of `segedu.weights.own.microscopes.NETWORKS`.
+        network: a key of `segedu.weights.own.microscopes.NETWORKS`, or the weights of a recipe on synthetic cells.
         photos: names and factors by which the photographs are resized.
     """
-    recipe, model = load_recipe(*NETWORKS[network]), load(network)
-    trials = []
-    for name, factor in photos:
-        image, target = annotated_part(name)
-        size = [max(1, round(side * factor)) for side in target.shape]
-        image = interpolate(image[None], size, mode="bilinear", antialias=True)[0]
-        target = interpolate(target[None, None].double(), size, mode="nearest-exact")[0, 0].int()
-        prediction = recipe.task.predict(model, image, recipe.postprocess)
-        trials.append(Trial(name, factor, image, target, prediction, *match_instances(prediction, target, 0.5)))
-    return trials
+    return [segment_view(network, name, factor, *resized_part(name, factor)) for name, factor in photos]
+
+
+def segment_view(network: str, name: str, factor: float, image: Tensor, target: Tensor) -> Trial:
+    """Apply a network to an image (3, H, W), and compare the prediction with a label map (H, W).
+
+    `network` is as in `segment_photos`; `name` and `factor` only name the image.
+    """
+    method, data = NETWORKS[network] if network in NETWORKS else reversed(data_and_method(network))
+    recipe = load_recipe(method, data)
+    prediction = recipe.task.predict(load(network), image, recipe.postprocess)
+    return Trial(name, factor, image, target, prediction, *match_instances(prediction, target, 0.5))
+
+
+def factor_for(name: str, diameter: float) -> float:
+    """The factor by which a photograph is resized, so that its objects have this median diameter in pixels."""
+    return diameter / median_diameter(annotated_part(name)[1])
+
+
+def median_diameter(label_map: Tensor) -> float:
+    """The median diameter of the objects of a label map (H, W): of circles of equal area, in pixels."""
+    areas = label_map.flatten().bincount()[1:].double()
+    return float((2 * (areas[areas > 0] / torch.pi).sqrt()).quantile(0.5))
+
+
+def resized_part(name: str, factor: float) -> tuple[Tensor, Tensor]:
+    """`annotated_part`, resized by a factor."""
+    image, target = annotated_part(name)
+    size = [max(1, round(side * factor)) for side in target.shape]
+    image = interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+    return image, interpolate(target[None, None].double(), size, mode="nearest-exact")[0, 0].int()
 
 
 def annotated_part(name: str) -> tuple[Tensor, Tensor]:
@@ -73,6 +101,17 @@ def annotated_part(name: str) -> tuple[Tensor, Tensor]:
     (top, left), (bottom, right) = annotated.amin(dim=0).tolist(), annotated.amax(dim=0).tolist()
     part = ..., slice(top, bottom + 1), slice(left, right + 1)
     return sample["image"].as_subclass(Tensor)[part], sample["label_map"].as_subclass(Tensor)[part]
+
+
+def spread(vectors: Tensor, label_map: Tensor) -> float:
+    """Mean distance of the vectors of an object's pixels from their mean, over the pixels of all objects.
+
+    Args:
+        vectors: (D, H, W), such as embeddings.
+        label_map: (H, W), 0 for background.
+    """
+    parts = [vectors[:, label_map == label] for label in label_map.unique() if label > 0]
+    return float(torch.cat([(part - part.mean(dim=1, keepdim=True)).norm(dim=0) for part in parts]).mean())
 
 
 def draw_trials(trials: Sequence[Trial]) -> Figure:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import math
 import re
 from pathlib import Path
 
@@ -13,7 +15,10 @@ from book.page_cells import COURSE, Run, find, prose, run_cells_of, source, stat
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from segedu.datasets.cells import draw_cells
 from segedu.datasets.photos import NAMES, Photos
+from segedu.instance.affinities import OFFSETS
+from segedu.instance.spatial_embedding import offset_targets
 from segedu.metrics.instance import label_map_iou
 from segedu.ops.masks import boxes_from_masks
 from segedu.promptable.sam.interactive import mask_iou
@@ -140,6 +145,126 @@ def test_tolerance_on_a_photograph() -> None:
     states(page, "GrabCut includes the pale background there")
     corner = (slice(0, 40), slice(0, 15))
     assert names["cats"]["GrabCut"][corner].all() and not names["cats"]["first annotator"][corner].any()
+
+
+# --- chapters 5, 10, 11, 12 and 14: networks that were trained on synthetic scenes -----------------------------------
+
+
+def names_of(photo: str, which: Tensor) -> list[str]:
+    """The classes of some objects of a photograph, given as a mask over its objects."""
+    photos = Photos([photo])
+    return sorted(photos.classes[label] for label in photos[0]["labels"][which].tolist())
+
+
+def test_streets_and_photographs() -> None:
+    page = "05-fcn/fcn"
+    names, glued, _ = run_cells_of(page, "name: fig-fcn-photographs")
+    states(page, "In the photograph of the palace, the sky has an IoU of")
+    assert glued["china_sky"] > 0.9 and glued["china_building"] < 0.3 and glued["china_trees"] < 0.005
+    states(page, "These trees are brownish, whereas synthetic vegetation is green.")
+    china = names["china"]
+    red, green, _ = china.image[:, china.region("vegetation")].mean(dim=1).tolist()
+    assert abs(red - green) < 0.01
+    red, green, _ = names["photo_streets"].street_colour("vegetation").tolist()
+    assert green - red > 0.1
+    states(page, "So colour was the reason: this network does not recognise vegetation by its texture alone.")
+    assert glued["greener_trees"] > 0.75
+    states(page, "with the mean colour of synthetic skies, the IoU of the sky is still only")
+    assert glued["sky_as_bus"] > 85 and glued["brighter_sky"] < 0.5 and glued["only_sky_as_bus"] > 50
+    assert glued["street_sky_share"] < 0.5 * glued["rocket_sky_share"]
+    states(page, "pixels without colour are predicted as road")
+    assert names["photo_streets"].CLASSES[0] == "road"
+
+
+def test_bottom_up_methods_on_coins() -> None:
+    page = "10-embeddings/affinities"
+    names, glued, _ = run_cells_of(page, "name: fig-bottom-up-coins", offset_targets=offset_targets)
+    states(page, "At the smaller size, all three methods recover all {glue:text}`coins_all` coins.")
+    assert all(small.correct == 24 and small.missed == 0 for small, _ in names["trials"].values())
+    states(page, "The synthetic nuclei have diameters of 12 to 20 pixels.")
+    assert inspect.signature(draw_cells).parameters["radius"].default == (6, 10)
+    states(page, "most of them in the background")
+    for small, _ in names["trials"].values():
+        inside = [
+            (small.target[small.prediction == label] > 0).double().mean()
+            for label in small.prediction.unique()
+            if label > 0
+        ]
+        assert sum(share < 0.5 for share in inside) > 0.8 * small.false
+    states(page, "The background of the photograph is uneven and mostly brighter than that of the training images.")
+    assert names["small"].image[0][names["small"].target == 0].median() > names["dark"] + 0.03
+    for method in ("offsets", "pull", "affinities"):
+        assert glued[f"{method}_dark_false"] < 0.6 * glued[f"{method}_false"]
+    states(
+        page,
+        "at full size, offsets and pull and push divide each coin into pieces, whereas affinities recover most of the coins",
+    )
+    states(page, "but the other two methods recover none")
+    large = {name: both[1].correct for name, both in names["trials"].items()}
+    assert large["offsets"] == large["pull and push"] == 0 and large["affinities"] > 12
+    states(page, "but the embeddings still lie")
+    assert glued["spread_embeddings"] > 0.9 * glued["spread_pixels"]
+    states(page, "about the size of a nucleus")
+    assert 12 <= glued["piece_diameter"] <= 20
+    states(page, "Affinities compare pixels that are at most 12 pixels apart")
+    assert max(math.hypot(*offset) for offset in OFFSETS) == 12
+
+
+def test_faster_rcnn_on_coins_and_a_cup() -> None:
+    page = "11-detection/family"
+    names, glued, _ = run_cells_of(page, "name: fig-faster-rcnn-photographs")
+    states(page, "The missed coins are the four largest")
+    assert names["coins"].missed.sum() == 4 and glued["smallest_missed"] > glued["largest_found"]
+    states(page, "Then all four of them are found, but some small coins are missed, so the total is again")
+    assert not names["smaller"].missed[names["coins"].missed].any()
+    assert glued["smaller_found"] == glued["coins_found"] < 24
+    states(page, "the network finds the cup, but neither the saucer nor the spoon")
+    assert names_of("coffee", ~names["coffee"].missed) == ["cup"]
+    assert names_of("coffee", names["coffee"].missed) == ["saucer", "spoon"]
+    states(page, "None of these has an IoU above")
+    assert glued["coffee_overlap"] < 0.5
+    states(page, "A higher score threshold would not help")
+    assert glued["coffee_highest_false"] > glued["coffee_lowest_correct"]
+    states(page, "The shapes in training are as large as circles 15 to 26 pixels wide.")
+    radii = [side * 64 for side in (0.12, 0.2)]  # of `segedu.datasets.shapes`
+    assert [round(2 * radius) for radius in radii] == [15, 26]
+
+
+def test_detr_and_retinanet_on_coins_and_a_cup() -> None:
+    page = "12-one-stage/detr"
+    names, glued, _ = run_cells_of(page, "name: fig-detr-photographs")
+    (retina, retina_window, retina_cup), (detr, detr_window, detr_cup) = names["detections"].values()
+    states(page, "DETR finds no coin in the whole photograph, but in the window it finds all")
+    states(page, "{glue:text}`coins_window`, as RetinaNet does")
+    assert detr.correct == 0 and detr_window.correct == retina_window.correct == glued["coins_window"]
+    states(page, "Most of these have low scores")
+    assert glued["stricter_false"] < 0.5 * glued["retina_false"] and glued["stricter_found"] > 20
+    states(page, "DETR predicts coordinates as fractions of the image.")
+    assert abs(glued["whole_fraction"] - glued["window_fraction"]) < 0.05
+    assert glued["whole_side"] > 2 * glued["window_side"] and abs(retina.mean_side - retina_window.mean_side) < 2
+    states(page, "12 queries cannot detect")
+    assert pretrained.load("shapes_detr").query_embed.weight.shape[0] == 12
+    states(page, "RetinaNet finds the cup, and DETR none of the three objects")
+    assert names_of("coffee", ~retina_cup.missed) == ["cup"] and detr_cup.correct == 0
+
+
+def test_masks_of_coins_and_dahlias() -> None:
+    page = "14-top-down/solov2"
+    names, glued, _ = run_cells_of(page, "name: fig-masks-photographs")
+    assert 12 < glued["mask_rcnn_found"] < glued["boxes_found"] < 24
+    states(page, "none of them has an IoU above")
+    assert glued["mask_rcnn_flower_covered"] > 90 and glued["mask_rcnn_flower_iou"] < 0.5
+    areas = names["views"][2].masks.sum(dim=(1, 2))
+    assert len(areas) == 2 and areas[0] > 3 * areas[1]  # the large flower is the first
+    states(page, "SOLOv2 finds the large flower, but with an IoU of only")
+    assert 0.5 <= glued["solov2_flower_iou"] < 0.6
+    states(page, "SOLOv2 finds no coin in the whole photograph, but in the window it finds all")
+    assert glued["solov2_found"] == 0 and glued["solov2_window_found"] == glued["coins_window"]
+    assert 0 < glued["mask_rcnn_window_found"] < glued["coins_window"]
+    states(page, "one mask of SOLOv2 covers parts of several coins")
+    assert glued["solov2_coins_per_mask"] >= 3 and glued["mask_rcnn_coins_per_mask"] == 1
+    states(page, "a grid cell is therefore more than twice as large as in training")
+    assert min(names["views"][0].image.shape[1:]) > 2 * 64
 
 
 # --- chapters 13 and 15 -------------------------------------------------------------------------------------------
