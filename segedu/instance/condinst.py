@@ -240,6 +240,9 @@ def postprocess(outputs: Mapping[str, Any], mask_threshold: float = 0.5, **optio
     for b, detections in enumerate(fcos_postprocess(outputs, **options)):
         locations, (h, w) = detections.pop("locations"), outputs["sizes"][b]
         logits = mask_heads(outputs["mask_features"][b], squares[locations], outputs["weights"][b, locations])
-        resized = aligned_upsample(logits.sigmoid()[:, None], STRIDE // FACTOR)[:, 0]
-        results.append({**detections, "masks": resized[:, :h, :w] > mask_threshold})
+        resized = aligned_upsample(logits.sigmoid()[:, None], STRIDE // FACTOR)
+        # A backbone that rounds down at odd sizes has no features of the last rows and columns.
+        missing = (0, max(0, w - resized.shape[-1]), 0, max(0, h - resized.shape[-2]))
+        masks = F.pad(resized, missing, mode="replicate")[:, 0, :h, :w]
+        results.append({**detections, "masks": masks > mask_threshold})
     return results

@@ -27,6 +27,7 @@ from segedu.instance.condinst import (
     split_weights,
 )
 from segedu.ops.boxes import box_iou
+from segedu.weights import load
 
 
 def tiny(channels: int = 16, body: tuple[int, ...] = (8, 8, 8, 8), **options: int) -> CondInst:
@@ -198,6 +199,15 @@ def test_shapes(size: tuple[int, int]) -> None:
     assert [tuple(x["masks"].shape[1:]) for x in found] == [size, (20, 30)]
     assert 0 < len(found[0]["boxes"]) <= 100 and (found[0]["scores"].diff() <= 0).all()
     assert list(found[0]) == ["boxes", "labels", "scores", "masks"]
+
+
+@pytest.mark.parametrize("size", [(60, 70), (139, 176)])
+def test_masks_have_the_size_of_the_image_if_the_backbone_rounds_down(size: tuple[int, int]) -> None:
+    network = load("shapes_condinst")  # its poolings drop an odd last row or column
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        (found,) = postprocess(network(image), score_threshold=0.0)
+    assert len(found["masks"]) and found["masks"].shape[1:] == size
 
 
 def test_stage_by_stage() -> None:
