@@ -322,9 +322,13 @@ show(
 # %% [markdown] name="widget_text"
 # ## Click
 #
-# The widget runs the small SAM. Move the click. Try a box, and a second click that says "not this". Find a click for
-# which the mask with the highest predicted IoU is not the best mask. Find a click for which all three masks are nearly
-# the same. What does the network predict if you click on the background?
+# The next cell runs the small SAM. Click on the image: beside it appear the fourth mask and the three masks for one
+# click, each with its predicted IoU and its IoU with the object, or the clump of touching objects, that fits it better.
+# The chosen mask has a frame. Find a click for which the mask with the highest predicted IoU is not the best of the
+# three. Find a click for which all three masks are nearly the same. What does the network predict if you click on the
+# background? Then add a second click that means "not this", with Shift or after you have pressed *Not this*, and drag a
+# box around an object. Which mask is chosen now, and why? *Undo* and *Clear* remove prompts. The list offers two other
+# scenes.
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.prompts import explorer
@@ -595,21 +599,16 @@ for way, prompts in (("everything, then labels", 12 * 12), ("boxes as prompts", 
 # ## Label images yourself
 #
 # The course has a small annotation tool. You click, SAM predicts a mask, and you can keep it, undo steps, and save the
-# result in a format for COCO or CVAT. Here the tool starts with your labelled masks, which you can correct. Set `OPEN`
-# to `True` and run the cell. A click is a foreground point, a click with Shift is a background point, and dragging
-# draws a box. This part is not graded.
+# result in a format for COCO or CVAT. Here the tool starts with your labelled masks. Which of them are wrong? Remove
+# one of these in the list below the image, and make a better one: a click is a foreground point, a click with Shift is
+# a background point, and dragging draws a box. This part is not graded.
 
 # %% name="annotate" role="widget"
-OPEN = False
-if OPEN:
-    from IPython.display import display
-    from segedu.teaching.widgets.annotate import annotate
+from segedu.teaching.widgets.annotate import open_tool
 
-    masks, labels = shown["everything, then labels"]
-    tool = annotate({"scene.png": picture}, list(CLASSES), sam, {"scene.png": {"labels": labels, "masks": masks}})
-    display(tool)  # later, in another cell: tool.work.save("scene.json")
-else:
-    print("The tool is closed. Set OPEN = True to open it.")
+your_masks = dict(zip(("masks", "labels"), shown["everything, then labels"]))
+work = open_tool({"scene.png": picture}, list(CLASSES), sam, {"scene.png": your_masks})
+# later, in another cell: work.save("scene.json")
 
 # %% [markdown] name="resample_spacing_idea"
 # ## 5. Resample volumes to one spacing (4 points)

@@ -43,6 +43,16 @@ from segedu.teaching.explorers.notebook import show_explorer
 
 show_explorer("boxes", x=20)
 """
+BUS = """
+from segedu.teaching.widgets.grid_cells import explorer
+
+explorer()
+"""
+PROMPTS = """
+from segedu.teaching.widgets.prompts import explorer
+
+explorer()
+"""
 LABELLING = """
 from segedu.datasets.shapes import CLASSES, draw_shapes
 from segedu.weights import load
@@ -158,6 +168,42 @@ def move_first_control(tab) -> None:
     assert label.strip(), "the controls have no labels"
 
 
+def move_first_explorer(tab):
+    """Moves the first control of an explorer that computes in the browser, and sees another picture."""
+    explorer = tab.locator(".jp-OutputArea .ex").first
+    explorer.scroll_into_view_if_needed()
+    panels, control = explorer.locator(".ex-panels"), explorer.locator("input, select").first
+    before = panels.inner_html()
+    control.focus()
+    for _ in range(2):
+        tab.keyboard.press("ArrowDown" if control.evaluate("element => element.tagName") == "SELECT" else "ArrowRight")
+    assert panels.inner_html() != before
+    assert explorer.locator("label").first.inner_text().strip(), "the controls have no labels"
+
+
+def click_first_picture(tab):
+    """Clicks into the middle of the picture for prompts, and sees four masks, one of them chosen."""
+    widget = tab.locator(".jp-OutputArea .segedu-sam.wide").first
+    canvas = widget.locator("canvas")
+    canvas.scroll_into_view_if_needed()
+    canvas.click()
+    widget.locator("figure").nth(3).wait_for()
+    assert widget.locator("figure.chosen").count() == 1
+
+
+def use_widgets(tab):
+    """Uses the first widget of each kind that the notebook shows."""
+    kinds = {
+        ".ex": move_first_explorer,
+        ".segedu-sam.wide": click_first_picture,
+        ".widget-vbox img": move_first_control,
+    }
+    found = [kind for kind in kinds if tab.locator(f".jp-OutputArea {kind}").count()]
+    assert found, "the notebook shows no widget"
+    for kind in found:
+        kinds[kind](tab)
+
+
 def test_a_slider_moves_by_keyboard_and_the_picture_changes(browser, lab_server):
     address, folder = lab_server
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SMALL)])
@@ -186,6 +232,94 @@ def test_an_explorer_computes_without_the_kernel(browser, lab_server):
     tab.locator(".ex-handle").first.focus()
     tab.keyboard.press("ArrowRight")
     assert slider.input_value() == "16.5" and outside == []
+    tab.context.close()
+
+
+def test_the_bus_of_lab_12_is_dragged_over_the_grid(browser, lab_server):
+    address, folder = lab_server
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(BUS)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / "bus.ipynb")
+    tab, outside = open_and_run_all(browser, address, "bus.ipynb", 1)
+    image = tab.locator(".ex-panel").first
+    image.get_by_text("The bus is lost: its slot is occupied").wait_for()
+    handle = image.locator(".ex-handle")
+    handle.scroll_into_view_if_needed()
+    start, panel = handle.bounding_box(), image.bounding_box()
+    x, y = start["x"] + start["width"] / 2, start["y"] + start["height"] / 2
+    tab.mouse.move(x, y)
+    tab.mouse.down()
+    tab.mouse.move(x, y - 0.35 * panel["height"], steps=5)
+    tab.mouse.up()
+    image.get_by_text("Drag the bus: all have a slot").wait_for()
+    assert int(tab.get_by_label("y of the bus", exact=True).input_value()) < 21  # in the upper row of cells
+    assert tab.get_by_label("x of the bus", exact=True).input_value() == "40" and outside == []
+    tab.context.close()
+
+
+def test_sam_answers_clicks_a_box_and_keys(browser, lab_server, tmp_path):
+    """A click, a background click in both ways, a box, an undo, another scene, and the same with the keyboard."""
+    address, folder = lab_server
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(PROMPTS)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / "prompts.ipynb")
+    tab, outside = open_and_run_all(browser, address, "prompts.ipynb", 1)
+    widget = tab.locator(".segedu-sam")
+    canvas, status, chosen = widget.locator("canvas"), widget.locator(".status"), widget.locator("figure.chosen")
+    canvas.wait_for()
+    canvas.scroll_into_view_if_needed()
+    assert widget.locator("figure").count() == 0
+    box = canvas.bounding_box()
+    step = box["width"] / 96  # screen pixels to one of the image
+
+    def says(words):
+        status.filter(has_text=words).wait_for()
+
+    def press(name):
+        widget.get_by_role("button", name=name, exact=True).click()
+
+    canvas.click(position={"x": 55 * step, "y": 63 * step})
+    says("One click is ambiguous. Of the three masks for it, mask")
+    assert widget.locator("figure").count() == 4 and "predicted IoU" in chosen.inner_text()
+    assert "chosen" in chosen.inner_text() and "IoU with the" in chosen.inner_text()
+    canvas.click(position={"x": 10 * step, "y": 20 * step}, modifiers=["Shift"])
+    says("more than one click, is a clear prompt, so the fourth mask is chosen")
+    press("Not this")
+    assert widget.get_by_role("button", name="Not this").get_attribute("aria-pressed") == "true"
+    tab.mouse.move(box["x"] + 38 * step, box["y"] + 48 * step)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 76 * step, box["y"] + 82 * step, steps=4)
+    before = widget.locator(".sam-masks").inner_text()
+    tab.mouse.up()
+    tab.wait_for_function("before => document.querySelector('.sam-masks').innerText !== before", arg=before)
+    tab.screenshot(path=tmp_path / "prompts.png")
+    press("Clear")
+    says("Click on an object")
+    assert widget.locator("figure").count() == 0
+    assert widget.get_by_role("button", name="Not this").get_attribute("aria-pressed") == "false"
+    tab.keyboard.press("u")  # the keys go on with the picture
+    says("Undone. A box, or more than one click")
+    assert widget.locator("figure").count() == 4
+    widget.get_by_label("Scene").select_option("cells")
+    says("Click on an object")
+    canvas.focus()
+    for key in (
+        "ArrowLeft",
+        "ArrowRight",
+        "Shift+ArrowDown",
+        "ArrowUp",
+        "Enter",
+    ):  # the first brings the cross to the middle
+        tab.keyboard.press(key)
+    says("One click is ambiguous")
+    for key in ("n", "Shift+ArrowLeft", "Shift+ArrowLeft", "Space"):
+        tab.keyboard.press(key)
+    says("more than one click, is a clear prompt")
+    for key in ("Escape", "b", "b"):
+        tab.keyboard.press(key)
+    says("Not done: the box has no area")
+    assert tab.locator(".jp-Notebook .jp-CodeCell").count() == 1, "a key of the widget reached the notebook"
+    assert outside == []
     tab.context.close()
 
 
@@ -281,6 +415,6 @@ def test_the_widget_of_a_lab_moves_in_the_lab_itself(browser, lab_server, lab):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     tab, outside = open_and_run_all(browser, address, f"{lab}.ipynb", len(code))
     assert tab.locator(".jp-OutputArea img").count() > 2, "the lab shows no pictures"
-    move_first_control(tab)
+    use_widgets(tab)
     assert outside == []
     tab.context.close()

@@ -13,7 +13,8 @@ from pycocotools.coco import COCO
 
 from segedu.datasets.cvat import from_cvat
 from segedu.ops.masks import rle_decode
-from segedu.teaching.widgets.annotate import FILES, Annotate, annotate, describe_objects
+from segedu.teaching.widgets import annotate as module
+from segedu.teaching.widgets.annotate import FILES, Annotate, annotate, describe_objects, open_tool
 from segedu.teaching.widgets.annotation import STEPS, Annotation
 
 CLASSES = ["background", "person", "car"]
@@ -337,3 +338,23 @@ def test_odd_messages_do_no_harm(message: dict) -> None:
     tool = Annotate(work())
     tool._on_message(tool, message, [])
     assert "Not done" in tool.status and not tool.work.undo()
+
+
+def test_the_tool_is_open_in_a_live_notebook_and_a_picture_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = torch.zeros(2, 40, 30, dtype=torch.bool)
+    masks[0, 2:20, 2:20], masks[1, 25:38, 5:28] = True, True
+    kept = {"a.png": {"labels": torch.tensor([2, 1]), "masks": masks}}
+    displayed, shown = [], []
+    monkeypatch.setattr("IPython.display.display", displayed.append)
+    monkeypatch.setattr(module, "show", lambda fig, alt: shown.append(alt))
+    monkeypatch.setenv("SEGEDU_WIDGETS", "live")
+    done = open_tool({"a.png": picture(40, 30)}, CLASSES, small(), kept)
+    assert len(displayed) == 1 and displayed[0].work is done and len(displayed[0].objects) == 2 and shown == []
+    monkeypatch.setenv("SEGEDU_WIDGETS", "static")
+    done = open_tool({"a.png": picture(40, 30)}, CLASSES, small(), kept)
+    open_tool({"a.png": picture(40, 30)}, CLASSES, small())
+    assert len(displayed) == 1 and len(done.kept) == 2
+    assert shown == [
+        "What the annotation tool shows first, a.png: 1 car; 2 person.",
+        "What the annotation tool shows first, a.png: no object.",
+    ]

@@ -1,4 +1,4 @@
-"""The explorer: static frames without a kernel, labelled controls with one."""
+"""The explorer: static frames without a kernel; labelled controls, or an explorer in the browser, with one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from segedu.teaching.widgets.explore import explore, is_live, sliders
+from segedu.teaching.widgets.explore import explore, explore_in_browser, is_live, sliders
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,6 +64,27 @@ def test_what_does_not_fit_is_said(kwargs, words):
         explore(drawn, **kwargs)
 
 
+def test_frames_are_the_same_for_an_explorer_in_the_browser(monkeypatch, capsys):
+    monkeypatch.setenv("SEGEDU_WIDGETS", "static")
+    frames, labels = [{"depth": 2}, {"depth": 5, "padding": True}], {"depth": "number of poolings"}
+    explore(drawn, static=frames, labels=labels, depth=(1, 5))
+    expected = capsys.readouterr().out
+    explore_in_browser(drawn, "boxes", static=frames, labels=labels)
+    assert capsys.readouterr().out == expected != ""
+
+
+def test_an_explorer_in_the_browser_draws_nothing_in_the_kernel(monkeypatch, capsys):
+    monkeypatch.setenv("SEGEDU_WIDGETS", "live")
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda *widgets: shown.extend(widgets))
+    explore_in_browser(drawn, "boxes", "nms", static=[{"depth": 2}])
+    assert ["FIXED" in widget.explorer for widget in shown] == [True, False] and capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match="name is 'boxen', expected one of"):
+        explore_in_browser(drawn, "boxen", static=[{"depth": 2}])
+    with pytest.raises(ValueError, match=r"static\[0\]: .*unexpected keyword argument 'depht'"):
+        explore_in_browser(drawn, "boxes", static=[{"depht": 2}])
+
+
 def test_a_control_that_makes_no_widget_is_refused():
     with pytest.raises(ValueError, match="controls: depth=None makes no control"):
         sliders(drawn, {"depth": None}, {"depth": "depth"})
@@ -88,7 +109,8 @@ def test_without_a_kernel_nothing_is_live(monkeypatch):
 
 def test_importing_it_does_not_import_ipywidgets_or_torch():
     code = (
-        "import sys, segedu.teaching.widgets.explore; print([m for m in ('torch', 'ipywidgets') if m in sys.modules])"
+        "import sys, segedu.teaching.widgets.explore; "
+        "print([m for m in ('torch', 'ipywidgets', 'anywidget') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True

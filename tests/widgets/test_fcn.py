@@ -52,7 +52,7 @@ def test_picture_says_its_numbers(monkeypatch):
     assert "6 by 10 cells of 32 pixels" in shown[0][1] and "24 by 40 cells of 8 pixels" in shown[1][1]
     target = fcn.street(1)[1]
     iou = float(mean_iou(fcn.upper_bound(target, 8, 10), target, 10, ignore_index=255))
-    assert f"upper bound {iou:.2f} mean IoU" in shown[1][1]
+    assert f"upper bound is {iou:.2f} mean IoU" in shown[1][1]
     assert len(shown[0][0].axes) == 4
 
 

@@ -58,8 +58,23 @@ def test_the_picture_shows_true_proportions_or_square_voxels(monkeypatch):
     widget.draw_slice("coronal", 50, "bone", True, True, small(), ("a", "b", "c"))
     widget.draw_slice("coronal", 50, "bone", True, False, small(), ("a", "b", "c"))
     assert [fig.axes[0].get_aspect() for fig in figures] == [6.0, 1.0]
-    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["b", "c"]
+    assert [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()] == ["b", "c"]
     assert figures[0].axes[0].images[0].get_array().shape == (3, 5, 3)
+
+
+@pytest.mark.parametrize("orientation", widget.ORIENTATIONS)
+@pytest.mark.parametrize("name", [None, "anterior hippocampus of the left hemisphere"])
+def test_the_legend_does_not_run_into_the_title(monkeypatch, orientation, name):
+    figures = []
+    monkeypatch.setattr(widget, "show", lambda fig, alt: figures.append(fig))
+    narrow = {"hu": np.zeros((40, 60, 12)), "semantic": np.ones((40, 60, 12), int), "spacing": (3.0, 1.0, 1.0)}
+    volume, classes = (None, CLASSES) if name is None else (narrow, ("background", name))
+    widget.draw_slice(orientation, volume=volume, classes=classes)
+    (fig,) = figures
+    fig.canvas.draw()
+    title, legend = fig.axes[0].title.get_window_extent(), fig.axes[0].get_legend().get_window_extent()
+    assert not legend.overlaps(title) and not legend.overlaps(fig.axes[0].get_window_extent())
+    plt.close(fig)
 
 
 def test_organs_tint_and_do_not(monkeypatch):

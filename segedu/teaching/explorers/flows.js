@@ -136,13 +136,15 @@ function draw_points(panel, figure, { scene }, { labels, ends }) {
   }
 }
 
+const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+
 export function draw(figure, values, result, set) {
   const { colours } = figure, { counts } = result, { step } = values;
   const image = { width: 324, height: 350, axes: false, equal: true, xlim: [-0.5, WIDTH - 0.5], ylim: [HEIGHT - 0.5, -0.5] };
   draw_flow(figure.panel("flow", { ...image, title: "Flow: drag the pixel" }), figure, values, result, set);
-  draw_points(figure.panel("points", { ...image, title: `All pixels of cells after ${step} steps` }), figure, values, result);
+  draw_points(figure.panel("points", { ...image, title: `All pixels of cells after ${plural(step, "step")}` }), figure, values, result);
   const curve = figure.panel("curve", {
-    width: 324, height: 200, xlim: [0, LAST_STEP], ylim: [0, 3.2], title: `${result.ends.length} pixels at ${counts[step]} positions`,
+    width: 324, height: 200, xlim: [0, LAST_STEP], ylim: [0, 3.2], title: `${result.ends.length} pixels at ${plural(counts[step], "position")}`,
     xlabel: "steps", ylabel: "log10 of the positions",
   });
   curve.line(counts.map((count, k) => [k, Math.log10(count)]), { stroke: colours.blue });
@@ -158,6 +160,6 @@ export function describe({ step, scene, x, y }, { labels, ends, counts, path }) 
   const moved = labels[y][x] > 0
     ? `The pixel from x ${x}, y ${y} is now at x ${px.toFixed(1)}, y ${py.toFixed(1)}.`
     : `The pixel at x ${x}, y ${y} is background and does not move.`;
-  return `Scene: ${scene}. After ${step} steps along the flow, the ${ends.length} pixels of ${cells === 1 ? "1 cell" : `${cells} cells`} lie at ` +
-    `${counts[step]} positions. ${moved}`;
+  return `Scene: ${scene}. After ${plural(step, "step")} along the flow, the ${ends.length} pixels of ${plural(cells, "cell")} lie at ` +
+    `${plural(counts[step], "position")}. ${moved}`;
 }

@@ -11,47 +11,30 @@ It works in JupyterLab and in Colab, with the mouse or with the keyboard alone, 
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
 import numpy as np
 import torch
 import traitlets
-from PIL import Image
 from torch import Tensor
 
 from segedu.promptable.sam.sam import SAM
 from segedu.teaching.widgets.annotation import Annotation
-from segedu.viz import outline, overlay
+from segedu.teaching.widgets.explore import is_live
+from segedu.teaching.widgets.sam_picture import REFUSED, STYLE, browser_module, png_url, tint
+from segedu.viz import gallery, overlay, show
 from segedu.weights.own.shapes_sam import centre
 
 FILES = {"coco": "instances.json", "cvat": "annotations.xml"}
 START = "Click on an object, or drag a box around it."
-REFUSED = "Not done:"
-MASK_COLOUR = np.array([0.94, 0.89, 0.26])  # of a mask that is not kept yet
-STYLE = """
-.segedu-annotate { font-family: sans-serif; font-size: 14px; max-width: 660px; }
-.segedu-annotate .bar { display: flex; flex-wrap: wrap; gap: 4px; margin-bottom: 6px; }
-.segedu-annotate button, .segedu-annotate select { font: inherit; padding: 3px 8px; }
-.segedu-annotate .first { margin: 4px 0; }
-.segedu-annotate canvas { cursor: crosshair; touch-action: none; max-width: 100%; height: auto; }
-.segedu-annotate.busy canvas { cursor: progress; }
-.segedu-annotate canvas:focus-visible { outline: 3px solid #0072B2; }
-.segedu-annotate .status { min-height: 1.4em; margin: 4px 0; }
-.segedu-annotate .status.refused { font-weight: bold; }
-.segedu-annotate .objects { margin: 4px 0; padding-left: 2em; max-height: 12em; overflow-y: auto; }
-.segedu-annotate .objects li { margin-bottom: 2px; }
-"""
 
 
 class Annotate(anywidget.AnyWidget):
     """The widget; `work` is the current `Annotation`, which other cells can use at any time."""
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = browser_module("annotate")
     _css = STYLE
     classes = traitlets.List(traitlets.Unicode()).tag(sync=True)
     number = traitlets.Int(0).tag(sync=True)  # of the open image
@@ -191,14 +174,8 @@ def draw_png(work: Annotation) -> str:
     label_map = np.zeros(work.image.shape[1:], np.int32)
     for number, one in enumerate(work.kept, start=1):
         label_map[one.mask.numpy()] = number
-    picture = np.asarray(overlay(work.image, label_map), np.float64).copy()
-    if work.mask is not None:
-        mask = work.mask.numpy()
-        picture[mask] = 0.45 * picture[mask] + 0.55 * MASK_COLOUR
-        picture[outline(mask.astype(np.int32))] = 1.0
-    buffer = io.BytesIO()
-    Image.fromarray((picture * 255).round().astype(np.uint8)).save(buffer, format="PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    picture = np.asarray(overlay(work.image, label_map))
+    return png_url(picture if work.mask is None else tint(picture, work.mask.numpy()))
 
 
 def annotate(
@@ -216,3 +193,27 @@ def annotate(
         kept: initial instances by file name, such as those of a detector and SAM, to be corrected.
     """
     return Annotate(Annotation(model, images, classes, kept))
+
+
+def open_tool(
+    images: Mapping[str, Tensor],
+    classes: Sequence[str],
+    model: SAM,
+    kept: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> Annotation:
+    """Open the tool in a live notebook; elsewhere, show a picture of its first image. Arguments as in `annotate`.
+
+    Returns:
+        The annotation, which other cells can use at any time.
+    """
+    work = Annotation(model, images, classes, kept)
+    if is_live():
+        from IPython.display import display
+
+        display(Annotate(work))
+        return work
+    masks = torch.stack([item.mask for item in work.kept]) if work.kept else None
+    listed = "; ".join(f"{number} {work.classes[item.label]}" for number, item in enumerate(work.kept, start=1))
+    title = f"{work.names[0]}: {listed or 'no object'}"
+    show(gallery([work.image], [masks], numbers=True, width=3.5), alt=f"What the annotation tool shows first, {title}.")
+    return work

@@ -47,7 +47,7 @@ def explore(
 
         display(sliders(draw, controls, _words(draw, labels)))
     else:
-        _show_frames(draw, static, labels)
+        show_frames(draw, static, labels)
 
 
 def explore_in_browser(
@@ -74,7 +74,7 @@ def explore_in_browser(
 
         display(*(show_explorer(name) for name in names))
     else:
-        _show_frames(draw, static, labels)
+        show_frames(draw, static, labels)
 
 
 def is_live() -> bool:
@@ -111,6 +111,13 @@ def sliders(draw: Callable[..., None], controls: Mapping[str, Any], labels_by_na
     return VBox([*widgets.values(), picture])
 
 
+def show_frames(draw: Callable[..., None], static: Sequence[Frame], labels: Mapping[str, str] | None = None) -> None:
+    """Call `draw` once for each static frame, and show a caption with its values; see `explore`."""
+    for frame in static:
+        draw(**frame)
+        _show_caption(caption(frame, _words(draw, labels)))
+
+
 def caption(frame: Frame, labels: Mapping[str, str]) -> str:
     """Describe the values of a frame.
 
@@ -127,12 +134,6 @@ def caption(frame: Frame, labels: Mapping[str, str]) -> str:
 def _words(draw: Callable[..., None], labels: Mapping[str, str] | None) -> dict[str, str]:
     """Text for each argument of `draw`: its label, or its name."""
     return {name: name.replace("_", " ") for name in inspect.signature(draw).parameters} | dict(labels or {})
-
-
-def _show_frames(draw: Callable[..., None], static: Sequence[Frame], labels: Mapping[str, str] | None) -> None:
-    for frame in static:
-        draw(**frame)
-        _show_caption(caption(frame, _words(draw, labels)))
 
 
 def _show_caption(text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -16,10 +16,11 @@ from torch import Tensor
 from segedu.datasets.cells import draw_cells
 from segedu.datasets.shapes import draw_shapes
 from segedu.datasets.street import draw_street
+from segedu.ops.boxes import box_iou
 from segedu.ops.masks import boxes_from_masks
 from segedu.promptable.sam.interactive import mask_iou
 from segedu.promptable.sam.sam import SAM, postprocess
-from segedu.teaching.widgets.explore import explore
+from segedu.teaching.widgets.explore import is_live, show_frames
 from segedu.viz import show
 from segedu.weights import load
 from segedu.weights.own.shapes_sam import readings
@@ -63,7 +64,7 @@ class Prediction(NamedTuple):
     points: np.ndarray  # (P, 2), x and y in pixels
     clicks: list[str]  # of each point, one of `CLICKS`
     box: np.ndarray | None  # (4,), xyxy
-    targets: dict[str, np.ndarray]  # by name, masks (H, W) that the first click may mean
+    targets: dict[str, np.ndarray]  # by name, masks (H, W) that the prompts may mean
     masks: np.ndarray  # (4, H, W) bool
     predicted_ious: np.ndarray  # (4,)
     chosen: int  # index of the shown answer
@@ -91,7 +92,6 @@ def embedding(name: str) -> Tensor:
         return model().encode(scene(name).image[None])
 
 
-@torch.no_grad()
 def predict(
     name: str, x: int, y: int, click: str = "this", second: str = "none", x2: int = 50, y2: int = 50, box: bool = False
 ) -> Prediction:
@@ -104,27 +104,60 @@ def predict(
         second: type of a second click at (x2, y2), or "none".
         box: whether to add the box of the object under the first click, if there is one.
     """
-    sample = scene(name)
-    H, W = sample.image.shape[1:]
+    H, W = scene(name).image.shape[1:]
     positions = [(x, y), (x2, y2)][: 1 if second == "none" else 2]
     points = torch.tensor(positions) * torch.tensor([W - 1, H - 1]) / 100
-    clicks = [click, second][: len(positions)]
-    column, row = points[0].round().int().tolist()
-    targets = {kind: masks[masks[:, row, column]] for kind, masks in sample.targets.items()}
-    targets = {kind: masks[0] for kind, masks in targets.items() if len(masks)}
-    box_prompt = boxes_from_masks(targets["object"][None]) if box and "object" in targets else None
-    outputs = _decode_in_turn(name, points, torch.tensor([int(word == "this") for word in clicks]), box_prompt)
+    under = _under(scene(name).targets["object"], points[0])
+    box_prompt = boxes_from_masks(under[:1])[0] if box and len(under) else None
+    return segment(name, points, [click, second][: len(positions)], box_prompt)
+
+
+@torch.no_grad()
+def segment(name: str, points: Tensor, clicks: Sequence[str], box: Tensor | None = None) -> Prediction:
+    """Run SAM on any clicks and an optional box, on a scene of `SCENES`.
+
+    Args:
+        points: (P, 2), x and y in pixels; P is at least 1 if there is no box.
+        clicks: type of each point, one of `CLICKS`.
+        box: (4,), xyxy in pixels, where the first pixel covers 0 to 1.
+    """
+    targets = _targets(name, points, clicks, box)
+    labels = torch.tensor([int(word == "this") for word in clicks])
+    outputs = _decode_in_turn(name, points, labels, None if box is None else box[None])
     predicted_ious = outputs["iou_scores"][0]
-    clear = len(positions) > 1 or box_prompt is not None  # one click may mean several things
+    clear = len(points) > 1 or box is not None  # one click may mean several things
     return Prediction(
         points=points.numpy(),
-        clicks=clicks,
-        box=None if box_prompt is None else box_prompt[0].numpy(),
-        targets={kind: mask.numpy() for kind, mask in targets.items()} if click == "this" else {},
+        clicks=list(clicks),
+        box=None if box is None else box.numpy(),
+        targets={kind: mask.numpy() for kind, mask in targets.items()},
         masks=postprocess(outputs)[0].numpy(),
         predicted_ious=predicted_ious.numpy(),
         chosen=0 if clear else 1 + int(predicted_ious[1:].argmax()),
     )
+
+
+def _targets(name: str, points: Tensor, clicks: Sequence[str], box: Tensor | None) -> dict[str, Tensor]:
+    """The object and the clump under the first "this" click. Without such a click: those that fit the box best."""
+    targets = {}
+    for kind, masks in scene(name).targets.items():
+        if "this" in clicks:
+            meant = _under(masks, points[list(clicks).index("this")])
+        elif box is not None and len(masks):
+            overlaps = box_iou(boxes_from_masks(masks), box[None])[:, 0]
+            meant = masks[overlaps.argsort(descending=True)[: int(overlaps.max() > 0.5)]]
+        else:
+            meant = masks[:0]
+        if len(meant):
+            targets[kind] = meant[0]
+    return targets
+
+
+def _under(masks: Tensor, point: Tensor) -> Tensor:
+    """Those of the masks (N, H, W) that contain a point (2,), x and y in pixels."""
+    height, width = masks.shape[1:]
+    column, row = point.round().long().tolist()
+    return masks[masks[:, min(max(row, 0), height - 1), min(max(column, 0), width - 1)]]
 
 
 def _decode_in_turn(name: str, points: Tensor, labels: Tensor, box: Tensor | None) -> dict[str, Any]:
@@ -219,17 +252,12 @@ def _paint_mask(ax: Axes, name: str, prediction: Prediction, index: int) -> str:
 
 
 def explorer() -> None:
-    """Show the chapter's widget: live controls in a notebook, five static frames elsewhere."""
-    explore(
-        draw_masks,
-        static=FRAMES,
-        labels=LABELS,
-        x=(0, 100, 1),
-        y=(0, 100, 1),
-        scene=list(SCENES),
-        click=CLICKS,
-        box=False,
-        second=["none", *CLICKS],
-        x2=(0, 100, 1),
-        y2=(0, 100, 1),
-    )
+    """Show the chapter's widget: a picture to click on in a notebook, five static frames elsewhere."""
+    if is_live():
+        from IPython.display import display
+
+        from segedu.teaching.widgets.prompt_sam import PromptSAM
+
+        display(PromptSAM())
+    else:
+        show_frames(draw_masks, FRAMES, LABELS)

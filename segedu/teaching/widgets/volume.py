@@ -102,7 +102,8 @@ def draw_figure(
     if show_labels and labels:
         colours = palette(max(labels))
         handles = [Patch(color=colours[label - 1], label=classes[label]) for label in labels]
-        fig.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
+        beside = {"loc": "upper left", "bbox_to_anchor": (1.02, 1), "borderaxespad": 0}  # and below its title
+        ax.legend(handles=handles, **beside, frameon=False, fontsize=9)
     return fig
 
 
