@@ -6,10 +6,10 @@
     A caption about the figure, which readers without JavaScript see.
     ```
 
-The network becomes ONNX files (`segedu export`), which onnxruntime-web runs. Both are large, so a page loads them only
-when the reader starts the demonstration, or scrolls to it (not with `:on-touch:`). A page that is opened from a folder
-may load scripts and nothing else; so every file is a script that holds base64 text of gzipped data. Without the
-runtime, the page keeps the figure and says why.
+The networks are `sam`, `unet` and `mask2former`. A network becomes ONNX files (`segedu export`), which onnxruntime-web
+runs. Both are large, so a page loads them only when the reader starts the demonstration, or scrolls to it (not with
+`:on-touch:`). A page that is opened from a folder may load scripts and nothing else; so every file is a script that
+holds base64 text of gzipped data. Without the runtime, the page keeps the figure and says why.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -29,38 +28,16 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinx.writers.html5 import HTML5Translator
 
-from segedu_site import onnxruntime_web, sam_demonstration
+from segedu_site import onnxruntime_web
+from segedu_site.demonstration import FIGURE_WIDTH
+from segedu_site.mask2former_demonstration import MASK2FORMER
 from segedu_site.onnxruntime_web import Unavailable
-from segedu_site.sam_demonstration import FIGURE_WIDTH
+from segedu_site.sam_demonstration import SAM
+from segedu_site.unet_demonstration import UNET
 
 logger = logging.getLogger(__name__)
-SCRIPTS = ("networks.js", "networks-image.js", "networks-paint.js")
-
-
-class Demonstration(NamedTuple):
-    """What a demonstration needs: its scripts and texts, and functions that make its files when the book is built."""
-
-    scripts: tuple[str, ...]
-    summary: str  # the sentence above the figure
-    version: Callable[[], str]
-    network_version: Callable[[], str]
-    weights: str
-    draw_figure: Callable[[Path], str]
-    contents_of_pictures: Callable[[], dict[str, Any]]
-    contents_of_network: Callable[[Path], dict[str, Any]]
-
-
-SAM = Demonstration(
-    scripts=("networks-sam.js", "networks-prompts.js"),
-    summary="Try it: click on an image, and SAM runs in your browser. Your own images never leave your computer.",
-    version=sam_demonstration.version,
-    network_version=sam_demonstration.network_version,
-    weights=sam_demonstration.WEIGHTS,
-    draw_figure=sam_demonstration.draw_figure,
-    contents_of_pictures=sam_demonstration.contents_of_pictures,
-    contents_of_network=sam_demonstration.contents_of_network,
-)
-DEMONSTRATIONS = {"sam": SAM}
+SCRIPTS = ("networks.js", "networks-image.js", "networks-paint.js", "networks-stage.js")
+DEMONSTRATIONS = {"sam": SAM, "unet": UNET, "mask2former": MASK2FORMER}
 
 
 class network(nodes.General, nodes.Element):  # Sphinx finds its visitor by this name
@@ -150,7 +127,7 @@ def made(app: Sphinx, name: str) -> Made:
 
 
 class Network(SphinxDirective):
-    """`{network} sam`: the demonstration, with a figure for readers without JavaScript, whose caption is the body."""
+    """`{network} NAME`: a demonstration, with a figure for readers without JavaScript, whose caption is the body."""
 
     required_arguments = 1
     has_content = True

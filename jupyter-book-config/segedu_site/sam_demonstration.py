@@ -5,21 +5,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
-import json
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from segedu_site import demonstration
+from segedu_site.demonstration import FIGURE_WIDTH, Demonstration
 
 if TYPE_CHECKING:
     import numpy as np
 
 WEIGHTS = "photo_sam"  # a key of segedu.weights.WEIGHTS
 # Files of segedu that decide the exported files, beside the weights themselves.
-SOURCES = ("promptable/sam/*.py", "recipes/export_weights.py", "weights/own/*sam*.py")
-FIGURE_WIDTH = 902  # CSS pixels
+SOURCES = ("promptable/sam/*.py", "weights/own/*sam*.py")
 LONGEST_SIDE = 512  # pixels of a photograph on the page
 SCENE_SIZE = 96
 YELLOW, BLUE, INK = (0.94, 0.89, 0.26), "#0072B2", "#1b1b1b"
@@ -73,67 +71,31 @@ def pixels(picture: Picture) -> np.ndarray:
     return np.asarray(image)
 
 
-def _data_address(picture: Picture) -> str:
-    """The image as a data address: a page that lies in a folder may not read the pixels of another file."""
-    from PIL import Image
-
-    file, synthetic = io.BytesIO(), picture.kind == "synthetic"
-    Image.fromarray(pixels(picture)).save(
-        file, "PNG" if synthetic else "JPEG", **({} if synthetic else {"quality": 88})
-    )
-    kind = "png" if synthetic else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
 def contents_of_pictures() -> dict[str, Any]:
     """What the page receives: for each picture its title, size, example click and data address."""
     rows = []
     for picture in PICTURES:
         height, width = pixels(picture).shape[:2]
         row = {"name": picture.name, "title": picture.title, "kind": picture.kind, "click": picture.click}
-        rows.append(row | {"width": width, "height": height, "address": _data_address(picture)})
+        address = demonstration.data_address(pixels(picture), picture.kind == "photograph")
+        rows.append(row | {"width": width, "height": height, "address": address})
     return {"pictures": rows}
 
 
 def network_version() -> str:
     """12 hex digits of everything that decides the ONNX files."""
-    import segedu
-    from segedu.weights import WEIGHTS as catalogue
-
-    digest = hashlib.sha256(f"{WEIGHTS} {catalogue[WEIGHTS].sha256}".encode())
-    for pattern in SOURCES:
-        for path in sorted(Path(segedu.__file__).parent.glob(pattern)):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def version() -> str:
-    """12 hex digits of everything that decides the files of this demonstration: the network, and this file."""
-    return hashlib.sha256(network_version().encode() + Path(__file__).read_bytes()).hexdigest()[:12]
+    return demonstration.network_version(WEIGHTS, SOURCES)
 
 
 def contents_of_network(folder: Path) -> dict[str, Any]:
-    """What the page receives: the metadata and both ONNX files, written into `folder` and packed.
-
-    Raises:
-        ImportError: onnx or onnxscript is not installed.
-    """
-    import onnx
-
-    from segedu.recipes.export_weights import export_weights
-    from segedu_site.onnxruntime_web import packed
-
-    encoder, decoder = export_weights(WEIGHTS, folder / f"{WEIGHTS}.onnx", (SCENE_SIZE, SCENE_SIZE))
-    properties = {prop.key: prop.value for prop in onnx.load(decoder).metadata_props}
-    files = {"encoder": packed(encoder.read_bytes()), "decoder": packed(decoder.read_bytes())}
-    return {"about": json.loads(properties["segedu"]), **files}
+    """What the page receives: the metadata and both ONNX files."""
+    return demonstration.contents_of_network(WEIGHTS, folder, (SCENE_SIZE, SCENE_SIZE), ("encoder", "decoder"))
 
 
 def draw_figure(out: Path) -> str:
     """Draw the figure that readers without JavaScript see, as a JPEG file; returns its alternative text."""
     import torch
     from matplotlib.figure import Figure
-    from PIL import Image
 
     from segedu.promptable.sam.sam import postprocess
     from segedu.weights import load
@@ -159,9 +121,7 @@ def draw_figure(out: Path) -> str:
         for ax in row:
             ax.plot(*picture.click, "o", color=BLUE, ms=8, mec="white", mew=1.5)
             ax.set(xticks=[], yticks=[])
-    with io.BytesIO() as file:
-        fig.savefig(file, dpi=192)
-        Image.open(file).convert("RGB").save(out, quality=85)
+    demonstration.save_figure(fig, out)
     return f"A click on each of two images, and the three masks that SAM predicts for it. {'; '.join(words)}."
 
 
@@ -172,3 +132,15 @@ def _overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     picture = image / 255 * 0.5
     picture[mask] = picture[mask] + 0.5 * np.array(YELLOW)
     return picture.clip(0, 1)
+
+
+SAM = Demonstration(
+    scripts=("networks-sam.js", "networks-prompts.js"),
+    summary="Try it: click on an image, and SAM runs in your browser. Your own images never leave your computer.",
+    version=lambda: demonstration.version(network_version(), __file__),
+    network_version=network_version,
+    weights=WEIGHTS,
+    draw_figure=draw_figure,
+    contents_of_pictures=contents_of_pictures,
+    contents_of_network=contents_of_network,
+)

@@ -1,4 +1,4 @@
-/* Pictures of the demonstrations: an image, a mask on it, its outline, and the prompts. */
+/* Pictures of the demonstrations: an image, a mask on it, its outline, the prompts, and maps of values. */
 (() => {
   const networks = window.segeduNetworks;
   if (networks.paint) return;
@@ -6,6 +6,9 @@
 
   // Black and yellow, each with its opacity, as the 32 bits of a pixel.
   const COLOURS = new Uint32Array(Uint8Array.of(0, 0, 0, 120, ...YELLOW, 115).buffer);
+  // Matplotlib's colour map cividis at 0, 1/16, ..., 1: it is readable with every kind of colour vision.
+  const CIVIDIS = `00224e 002e6a 1a386f 32436d 434e6c 535a6d 61656f 6f7073 7d7c78 8c8878 9b9476 aba072 bcae6c cdbb63 dec958 f0d846 fee838`
+    .split(/\s+/).map((colour) => [0, 2, 4].map((i) => parseInt(colour.slice(i, i + 2), 16)));
 
   /** Resize a canvas to the pixels of the screen, so that lines are sharp; returns its context. */
   function fitCanvas(canvas, aspect) {
@@ -15,14 +18,35 @@
     return canvas.getContext("2d");
   }
 
-  /** A canvas (H, W) that darkens what is outside the mask, and colours what is inside. */
-  function overlay(mask, [H, W]) {
+  /** A canvas (H, W); `fill` writes its pixels, as an array of 32 bits each and as an array of bytes. */
+  function pixelCanvas([H, W], fill) {
     const canvas = Object.assign(document.createElement("canvas"), { width: W, height: H });
     const pixels = new ImageData(W, H);
-    const colours = new Uint32Array(pixels.data.buffer), [outside, inside] = COLOURS;
-    for (let i = 0; i < mask.length; i++) colours[i] = mask[i] ? inside : outside;
+    fill(new Uint32Array(pixels.data.buffer), pixels.data);
     canvas.getContext("2d").putImageData(pixels, 0, 0);
     return canvas;
+  }
+
+  /** A canvas (H, W) that colours what is inside the mask, and, if it `darkens`, also darkens what is outside. */
+  function overlay(mask, size, darkens) {
+    const outside = darkens ? COLOURS[0] : 0, inside = COLOURS[1];
+    return pixelCanvas(size, (colours) => {
+      for (let i = 0; i < mask.length; i++) colours[i] = mask[i] ? inside : outside;
+    });
+  }
+
+  /** A canvas (h, w) of values from 0 to `most` in the colours of cividis, and black with an opacity where hidden. */
+  function colourMap(values, size, most, hidden) {
+    const last = CIVIDIS.length - 1;
+    return pixelCanvas(size, (_, bytes) => values.forEach((value, i) => {
+      if (hidden?.[i]) {
+        bytes[4 * i + 3] = 190;
+        return;
+      }
+      const at = Math.min(Math.max(value / most, 0), 1) * last, low = Math.min(Math.floor(at), last - 1);
+      for (let k = 0; k < 3; k++) bytes[4 * i + k] = CIVIDIS[low][k] + (at - low) * (CIVIDIS[low + 1][k] - CIVIDIS[low][k]);
+      bytes[4 * i + 3] = 255;
+    }));
   }
 
   /** The edges between pixels inside and outside the mask, as a path in pixels of the image. */
@@ -44,9 +68,7 @@
     return path;
   }
 
-  function drawMask(context, picture, mask, scale) {
-    const size = [picture.height, picture.width];
-    context.drawImage(overlay(mask, size), 0, 0, context.canvas.width, context.canvas.height);
+  function drawOutline(context, mask, size, scale) {
     context.save();
     context.scale(scale, scale);
     const path = outline(mask, size);
@@ -92,6 +114,16 @@
     context.setLineDash([]);
   }
 
+  /** The circle that a brush paints, around (0, 0), the centre of the first pixel. */
+  function drawBrush(context, { x, y, radius }, scale) {
+    for (const [colour, width] of [["rgba(0, 0, 0, 0.75)", 3], ["white", 1.25]]) {
+      Object.assign(context, { strokeStyle: colour, lineWidth: width * unit(context) });
+      context.beginPath();
+      context.arc((x + 0.5) * scale, (y + 0.5) * scale, radius * scale, 0, 2 * Math.PI);
+      context.stroke();
+    }
+  }
+
   function drawCrosshair(context, { x, y }, scale) {
     const [cx, cy] = [(x + 0.5) * scale, (y + 0.5) * scale], { width, height } = context.canvas;
     for (const [colour, line] of [["rgba(0, 0, 0, 0.75)", 3], ["white", 1]]) {
@@ -105,15 +137,33 @@
     }
   }
 
-  /** Paint an image and what is given of: mask, points, box, draft (a box that is being drawn), crosshair. */
-  networks.paint = (canvas, picture, { mask, points = [], box, draft, crosshair }) => {
+  networks.pixelCanvas = pixelCanvas;
+
+  /** Paint an image and what is given of: mask, points, box, draft (a box that is being drawn), brush, crosshair.
+      `shade` of the mask: "both" colours its inside and darkens its outside, "inside" only colours, "none" does neither. */
+  networks.paint = (canvas, picture, { mask, shade = "both", points = [], box, draft, brush, crosshair }) => {
     const context = fitCanvas(canvas, picture.height / picture.width), scale = canvas.width / picture.width;
+    const size = [picture.height, picture.width];
     context.imageSmoothingEnabled = scale < 3; // a small synthetic scene keeps its pixels
     context.drawImage(picture.source, 0, 0, canvas.width, canvas.height);
-    if (mask) drawMask(context, picture, mask, scale);
+    if (mask && shade !== "none") {
+      context.drawImage(overlay(mask, size, shade === "both"), 0, 0, canvas.width, canvas.height);
+    }
+    if (mask) drawOutline(context, mask, size, scale);
     if (box) drawBox(context, box, scale, false);
     if (draft) drawBox(context, draft, scale, true);
     points.forEach((point) => drawPoint(context, point, scale));
+    if (brush) drawBrush(context, brush, scale);
     if (crosshair) drawCrosshair(context, crosshair, scale);
+  };
+
+  /** Paint a map of values (h, w) from 0 to `most`, which covers the whole image. Where `hidden` is 1, the image is seen,
+      darkened. `edge`, a mask with a `size` of its own, is drawn as an outline. */
+  networks.paintMap = (canvas, picture, { values, size, most = 1, hidden, edge }) => {
+    const context = fitCanvas(canvas, picture.height / picture.width);
+    context.imageSmoothingEnabled = false; // each value is one rectangle
+    context.drawImage(picture.source, 0, 0, canvas.width, canvas.height);
+    context.drawImage(colourMap(values, size, most, hidden), 0, 0, canvas.width, canvas.height);
+    if (edge) drawOutline(context, edge.mask, edge.size, canvas.width / edge.size[1]);
   };
 })();

@@ -2,7 +2,6 @@
 (() => {
   const networks = window.segeduNetworks;
   if (networks.Prompts) return;
-  const LONGEST_SIDE = 640; // pixels of the reader's own image; SAM reduces it further
   const DRAG = 6; // pixels of the page that a mouse moves before a click becomes a box
   const TEMPLATE = `
     <div class="network-pictures" role="group" aria-label="Image"></div>
@@ -36,26 +35,17 @@
       is shown, and predicts one corrected mask. The scores are the IoUs that SAM predicts for its own masks.</p>
       <p>The network is <code>WEIGHTS</code> (licence LICENCE), and onnxruntime-web (MIT) runs it in this page.</p>
     </details>`;
-  let count = 0; // of demonstrations on this page, for unique names
 
-  class Prompts {
+  class Prompts extends networks.Stage {
     /** Build the interface into `element`, with `pictures` and a network `sam`. */
     constructor(element, pictures, sam) {
-      const name = `network-${++count}`;
+      super(element, TEMPLATE, sam.about);
       this.sam = sam;
-      this.app = document.createElement("div");
-      this.app.className = "network-app";
-      const { weights, licence } = sam.about;
-      this.app.innerHTML = TEMPLATE.replaceAll("ID", name).replace("WEIGHTS", weights).replace("LICENCE", licence);
-      element.querySelector(".network-summary").after(this.app);
-      this.stage = this.app.querySelector(".network-stage");
       this.masks = this.app.querySelector(".network-masks");
-      this.status = this.app.querySelector(".network-status");
       this.history = [];
-      this.busy = Promise.resolve(); // prompts are decoded in the order in which they were given
       this.addPictures(pictures);
+      this.acceptFiles();
       this.listen();
-      new ResizeObserver(() => this.paint()).observe(this.stage);
     }
 
     get state() {
@@ -64,51 +54,16 @@
 
     // --- pictures ---
 
-    addPictures(pictures) {
-      const bar = this.app.querySelector(".network-pictures");
-      for (const picture of pictures) {
-        const button = document.createElement("button");
-        button.type = "button";
-        button.dataset.picture = picture.name;
-        button.append(picture.source, Object.assign(document.createElement("span"), { textContent: picture.title }));
-        button.addEventListener("click", () => this.show(picture));
-        bar.append(button);
-      }
-      const label = document.createElement("label");
-      label.className = "network-upload";
-      label.innerHTML = 'Your own image … <input type="file" accept="image/*">';
-      label.firstElementChild.addEventListener("change", ({ target }) => target.files[0] && this.showFile(target.files[0]));
-      bar.append(label);
-    }
-
-    /** Show an image of the reader's. It is read here, and sent nowhere. */
-    async showFile(file) {
-      const image = new Image(), address = URL.createObjectURL(file);
-      image.src = address;
-      try {
-        await image.decode();
-        const scale = Math.min(1, LONGEST_SIDE / Math.max(image.naturalWidth, image.naturalHeight));
-        const [width, height] = [image.naturalWidth, image.naturalHeight].map((side) => Math.max(1, Math.round(side * scale)));
-        await this.show(networks.picture(image, { name: "own", title: "your own image", width, height }));
-      } catch {
-        this.say(`The file ${file.name} is not an image that this browser can read.`);
-      } finally {
-        URL.revokeObjectURL(address);
-      }
-    }
-
     /** Encode a picture, and decode its example click, if it has one. */
     show(picture) {
       return this.enqueue(async () => {
         this.say(`SAM encodes the image: ${picture.title} …`);
-        await new Promise((resolve) => setTimeout(resolve)); // show the sentence before the browser is busy
+        await this.rendered();
         const started = performance.now();
         const encoded = await this.sam.encode(picture.rgb, [picture.height, picture.width]);
         this.encodeMs = performance.now() - started;
-        Object.assign(this, { picture, encoded, history: [], draft: null, corner: null });
-        this.crosshair = { x: Math.floor(picture.width / 2), y: Math.floor(picture.height / 2) };
-        this.app.querySelectorAll("[data-picture]").forEach((button) =>
-          button.setAttribute("aria-pressed", button.dataset.picture === picture.name));
+        Object.assign(this, { encoded, history: [], draft: null, corner: null });
+        this.select(picture);
         this.stage.setAttribute("aria-label", `Image: ${picture.title}, ${picture.width} by ${picture.height} pixels`);
         this.stage.style.aspectRatio = `${picture.width} / ${picture.height}`;
         this.paint();
@@ -120,12 +75,6 @@
     }
 
     // --- prompts ---
-
-    /** Do things one after the other: a second click waits until the first one is decoded. */
-    enqueue(action) {
-      this.busy = this.busy.then(action).catch((error) => this.say(`The network failed: ${error.message}`));
-      return this.busy;
-    }
 
     add(change) {
       return this.enqueue(async () => {
@@ -181,10 +130,6 @@
 
     // --- what the reader sees and hears ---
 
-    say(text) {
-      this.status.textContent = text;
-    }
-
     description() {
       const { points, box, results, chosen } = this.state;
       if (!results.length) return "";
@@ -200,8 +145,7 @@
 
     paint() {
       if (!this.picture) return;
-      const { points, box, results, chosen } = this.state, focused = document.activeElement === this.stage;
-      const crosshair = this.byKeyboard && focused ? this.crosshair : null;
+      const { points, box, results, chosen } = this.state, crosshair = this.visibleCrosshair();
       networks.paint(this.stage, this.picture, { mask: results[chosen]?.mask, points, box, draft: this.draft, crosshair });
       this.paintMasks();
     }
@@ -237,27 +181,11 @@
       this.stage.addEventListener("pointermove", (event) => this.drag(event));
       this.stage.addEventListener("pointerup", (event) => this.release(event));
       this.stage.addEventListener("pointercancel", () => Object.assign(this, { pressed: null, draft: null }));
-      this.stage.addEventListener("keydown", (event) => this.key(event));
-      for (const type of ["focus", "blur"]) this.stage.addEventListener(type, () => this.paint());
-      this.stage.addEventListener("dragover", (event) => event.preventDefault());
-      this.stage.addEventListener("drop", (event) => {
-        event.preventDefault();
-        if (event.dataTransfer.files[0]) this.showFile(event.dataTransfer.files[0]);
-      });
+      this.listenToKeys((key, event) => this.key(key, event));
     }
 
     mode() {
       return this.app.querySelector("input[type=radio]:checked").value;
-    }
-
-    /** Position of the pointer in pixels of the image, from the outer edge of the first pixel. */
-    position(event) {
-      const area = this.stage.getBoundingClientRect(), { width, height } = this.picture;
-      const inside = (value, most) => Math.min(Math.max(value, 0), most);
-      return {
-        x: inside(((event.clientX - area.left) / area.width) * width, width),
-        y: inside(((event.clientY - area.top) / area.height) * height, height),
-      };
     }
 
     press(event) {
@@ -277,47 +205,31 @@
 
     release(event) {
       if (!this.pressed) return;
-      const { draft } = this, { x, y } = this.position(event);
+      const { draft } = this;
       Object.assign(this, { pressed: null, draft: null });
       if (draft) {
         if (draft[2] > draft[0] && draft[3] > draft[1]) this.add({ box: draft });
       } else if (this.mode() === "box") {
         this.say("Drag to draw a box.");
       } else {
-        const pixel = (value, pixels) => Math.min(Math.floor(value), pixels - 1);
-        this.crosshair = { x: pixel(x, this.picture.width), y: pixel(y, this.picture.height) };
+        this.crosshair = this.pixel(event);
         const label = event.shiftKey ? 0 : Number(this.mode());
         this.add({ point: { ...this.crosshair, label } });
       }
     }
 
-    key(event) {
-      const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-      const undo = event.key === "Backspace" || ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z");
-      if (!this.picture || (!undo && (event.ctrlKey || event.metaKey || event.altKey))) return;
-      this.byKeyboard = true;
-      clearTimeout(this.moved); // what this key does is said instead of the last position
-      if (moves[event.key]) this.move(moves[event.key], event.shiftKey);
-      else if (event.key === "Enter") this.add({ point: { ...this.crosshair, label: event.shiftKey ? 0 : 1 } });
-      else if (undo) this.undo();
-      else if (event.key === "Escape") this.clear();
-      else if (event.key.toLowerCase() === "b") this.addCorner();
-      else if (/^[1-4]$/.test(event.key)) this.choose(this.shown()[event.key - 1]);
-      else return;
-      event.preventDefault();
+    key(key, { shiftKey }) {
+      if (key === "Enter") this.add({ point: { ...this.crosshair, label: shiftKey ? 0 : 1 } });
+      else if (key === "undo") this.undo();
+      else if (key === "Escape") this.clear();
+      else if (key.toLowerCase() === "b") this.addCorner();
+      else if (/^[1-4]$/.test(key)) this.choose(this.shown()[key - 1]);
+      else return false;
+      return true;
     }
 
-    move([right, down], byOne) {
-      const { width, height } = this.picture, step = byOne ? 1 : Math.max(1, Math.round(Math.max(width, height) / 32));
-      const { x, y } = this.crosshair;
-      this.crosshair = {
-        x: Math.min(Math.max(x + right * step, 0), width - 1),
-        y: Math.min(Math.max(y + down * step, 0), height - 1),
-      };
+    moved() {
       if (this.corner) this.draft = boxOf(this.corner, { x: this.crosshair.x + 1, y: this.crosshair.y + 1 });
-      this.paint();
-      // A screen reader says only where the crosshair stops.
-      this.moved = setTimeout(() => this.say(this.whereabouts()), 250);
     }
 
     whereabouts() {
@@ -350,29 +262,13 @@
     return [x1, y1, x2, y2];
   }
 
-  /** A picture: its pixels as a canvas (`source`) and as bytes (`rgb`), beside what is known about it. */
-  networks.picture = (image, about) => {
-    const source = Object.assign(document.createElement("canvas"), { width: about.width, height: about.height });
-    const context = source.getContext("2d", { willReadFrequently: true });
-    context.fillStyle = "white"; // below transparent parts of the reader's own image
-    context.fillRect(0, 0, about.width, about.height);
-    context.drawImage(image, 0, 0, about.width, about.height);
-    const rgb = networks.image.withoutAlpha(context.getImageData(0, 0, about.width, about.height).data);
-    return { ...about, source, rgb };
-  };
-
   networks.Prompts = Prompts;
   networks.register("sam", async (element, settings) => {
     const [{ pictures }, network] = await Promise.all([
-      networks.data("sam-pictures", settings.version),
+      networks.pictures(settings),
       networks.network(settings, ["encoder", "decoder"]),
     ]);
-    const decoded = await Promise.all(pictures.map(async (picture) => {
-      const image = Object.assign(new Image(), { src: picture.address });
-      await image.decode();
-      return networks.picture(image, picture);
-    }));
-    element.demonstration = new Prompts(element, decoded, new networks.Sam(network));
-    await element.demonstration.show(decoded[0]);
+    element.demonstration = new Prompts(element, pictures, new networks.Sam(network));
+    await element.demonstration.show(pictures[0]);
   });
 })();

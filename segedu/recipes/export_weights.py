@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segedu.datasets.files import atomic_path
+from segedu.panoptic.mask2former.mask2former import Mask2Former
 from segedu.promptable.sam.prompt_encoder import PADDING
 from segedu.promptable.sam.sam import SAM
-from segedu.recipes.export import check_exporter
+from segedu.recipes.export import check_exporter, write_program
+from segedu.recipes.export_mask2former import export_mask2former
 from segedu.weights import WEIGHTS, load
 
 # Labels of points in the exported decoder, beside foreground, background and padding. As in the ONNX files of the
@@ -89,8 +88,9 @@ def export_weights(name: str, out: Path, size: tuple[int, int]) -> dict[Path, st
     """Write a network of `segedu.weights.WEIGHTS` as ONNX.
 
     SAM becomes two files, whose names end in `-encoder` and `-decoder`: an application encodes an image once, and
-    decodes every prompt. Other networks become one file with the input `images` (1, 3, height, width) in [0, 1]. Each
-    file has a JSON text in its metadata `segedu`.
+    decodes every prompt. Other networks become one file with the input `images` (1, 3, height, width) in [0, 1]. That
+    of Mask2Former has the predictions and the attention of every layer. Each file has a JSON text in its metadata
+    `segedu`.
 
     Args:
         name: a key of `WEIGHTS`.
@@ -109,8 +109,10 @@ def export_weights(name: str, out: Path, size: tuple[int, int]) -> dict[Path, st
     about: dict[str, Any] = {"weights": name, "licence": WEIGHTS[name].licence, "trained_on": WEIGHTS[name].trained_on}
     if isinstance(model, SAM):
         return _export_sam(model, out, about)
-    images = torch.zeros(1, 3, *size)
-    _write(model, {"images": images}, out, about | {"preprocessing": "RGB in [0, 1]"})
+    about["preprocessing"] = "RGB in [0, 1]"
+    if isinstance(model, Mask2Former):
+        return export_mask2former(model, out, size, about)
+    write_program(model, {"images": torch.zeros(1, 3, *size)}, out, about)
     return {out: f"Its input `images` has the shape (1, 3, {size[0]}, {size[1]}), with values in [0, 1]."}
 
 
@@ -125,7 +127,7 @@ def _export_sam(model: SAM, out: Path, about: Mapping[str, Any]) -> dict[Path, s
         f"padded at the right and the bottom with the colour `padding` to {S} x {S} pixels",
     }
     encoder, decoder = (out.with_name(f"{out.stem}-{part}{out.suffix}") for part in ("encoder", "decoder"))
-    _write(ExportedEncoder(model), {"images": torch.zeros(1, 3, S, S)}, encoder, about, ["image_embeddings"])
+    write_program(ExportedEncoder(model), {"images": torch.zeros(1, 3, S, S)}, encoder, about, ["image_embeddings"])
     prompts = {
         "image_embeddings": torch.zeros(1, model.prompt_encoder.embed_dim, h, h),
         "point_coords": torch.zeros(1, 3, 2),
@@ -135,34 +137,9 @@ def _export_sam(model: SAM, out: Path, about: Mapping[str, Any]) -> dict[Path, s
     }
     points = torch.export.Dim("points", min=2)
     shapes = {name: {1: points} if name.startswith("point") else None for name in prompts}
-    _write(ExportedDecoder(model), prompts, decoder, about, ["mask_logits", "iou_scores"], shapes)
+    write_program(ExportedDecoder(model), prompts, decoder, about, ["mask_logits", "iou_scores"], shapes)
     return {
         encoder: f"Its input `images` has the shape (1, 3, {S}, {S}), with values in [0, 1].",
         decoder: "Its inputs are `image_embeddings`, and the prompts of one object; points are in pixels of the "
         f"{S} x {S} image.",
     }
-
-
-def _write(
-    model: nn.Module,
-    inputs: Mapping[str, Tensor],
-    out: Path,
-    about: Mapping[str, Any],
-    outputs: list[str] | None = None,
-    dynamic_shapes: Mapping[str, Any] | None = None,
-) -> None:
-    """Write one file, with the names of its inputs, and with `about` as JSON text in its metadata."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns about its own parts
-        program = torch.onnx.export(
-            model.eval(),
-            tuple(inputs.values()),
-            input_names=list(inputs),
-            output_names=outputs,
-            dynamic_shapes=dynamic_shapes,
-            dynamo=True,
-            verbose=False,
-        )
-    program.model.metadata_props["segedu"] = json.dumps(about)
-    with atomic_path(out) as part:
-        program.save(str(part))

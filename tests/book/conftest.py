@@ -8,6 +8,7 @@ first: one process waits for the build while the others go on.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import small_book
 from folder_server import served
 from proven import SITE, STALE, needs_site, unless_proven
 
@@ -97,3 +99,44 @@ def address(site: Path) -> Iterator[str]:
     """Where the site is served on this machine."""
     with served(site) as address:
         yield address
+
+
+NETWORKS = ("sam", "unet", "mask2former")  # on the first page, and on pages with their names
+NETWORK_PAGE = """# A network in the page
+
+{{numref}}`fig-{name}-here` shows it.
+
+```{{network}} {name}
+:name: fig-{name}-here
+
+A caption.
+```
+"""
+
+
+@pytest.fixture(scope="session")
+def networks_roots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A book with a page for each network: its address on a server ("http") and in its folder ("file").
+
+    What a build of the whole book has already obtained or exported is used again.
+    """
+    from segedu_site import npm, onnxruntime_web
+
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+    if npm.obtain(onnxruntime_web.PACKAGE) is None:
+        pytest.skip("npm is not installed, or cannot fetch onnxruntime-web")
+    folder, build = tmp_path_factory.mktemp("networks"), ROOT / "_build"
+    (folder / "_build").mkdir()
+    (folder / "_build" / "npm").symlink_to(build / "npm")
+    if (build / "networks").is_dir():
+        shutil.copytree(build / "networks", folder / "_build" / "networks")
+    (folder / "course").mkdir()
+    first, *others = NETWORKS
+    for name in others:
+        (folder / "course" / f"{name}.md").write_text(small_book.FRONT + NETWORK_PAGE.format(name=name))
+    toc = "chapters:\n" + "".join(f"  - file: course/{name}\n" for name in others)
+    status, said = small_book.build(folder, NETWORK_PAGE.format(name=first), toc)
+    assert status == 0, said
+    with served(folder / "_build" / "html") as address:
+        yield {"http": f"{address}/", "file": f"{(folder / '_build' / 'html').as_uri()}/"}

@@ -1,38 +1,28 @@
-"""SAM in a page of the book, in Chromium without a network: its masks are those of the library, by mouse and keyboard."""
+"""SAM in a page of the book, in Chromium without a network: its masks are those of the library, by mouse and keyboard.
+
+Where the runtime is missing, the figures of all networks stay.
+"""
 
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import folder_server
 import numpy as np
 import pytest
 import small_book
 import torch
+from book.network_visit import Visit, as_mask, iou
 from PIL import Image
 from segedu_site import npm, onnxruntime_web, sam_demonstration
-from segedu_site.networks import SAM, Files
+from segedu_site.networks import DEMONSTRATIONS, Files
 from torch import Tensor
 
 from segedu.promptable.sam.sam import fit_images, full_size
 from segedu.weights import load
 
-BUILD = small_book.ROOT / "_build"
-PAGE = """# A network in the page
-
-{numref}`fig-sam-here` shows SAM.
-
-```{network} sam
-:name: fig-sam-here
-
-A click and the three masks that SAM predicts for it.
-```
-"""
-READY = "() => ['ready', 'failed'].includes(document.querySelector('.network').dataset.state)"
 STATE = """async () => {
     const page = document.querySelector('.network').demonstration;
     await page.busy;
@@ -44,87 +34,20 @@ STATE = """async () => {
         masks: results.map(({ mask }) => Array.from(mask)), scores: results.map(({ score }) => score),
     };
 }"""
+PAGES = pytest.mark.parametrize("page", ["index", "unet", "mask2former"])
 MODEL = functools.cache(functools.partial(load, sam_demonstration.WEIGHTS))
 
 
-@pytest.fixture(scope="module")
-def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A book of one page; what a build of the whole book has already obtained or exported is used again."""
-    for package in ("onnx", "onnxscript"):
-        pytest.importorskip(package)
-    if npm.obtain(onnxruntime_web.PACKAGE) is None:
-        pytest.skip("npm is not installed, or cannot fetch onnxruntime-web")
-    folder = tmp_path_factory.mktemp("network")
-    (folder / "_build").mkdir()
-    (folder / "_build" / "npm").symlink_to(BUILD / "npm")
-    if (BUILD / "networks").is_dir():
-        shutil.copytree(BUILD / "networks", folder / "_build" / "networks")
-    status, said = small_book.build(folder, PAGE)
-    assert status == 0, said
-    return folder / "_build" / "html"
-
-
-@pytest.fixture(scope="module")
-def served(book: Path) -> Iterator[str]:
-    with folder_server.served(book) as address:
-        yield f"{address}/"
-
-
-class Visit:
-    """A tab that can reach nothing but the book, and what it complained of."""
-
-    def __init__(self, browser: Any, root: str, **options: Any) -> None:
-        self.context = browser.new_context(viewport={"width": 1200, "height": 900}, **options)
-        self.root, self.outside, self.errors = root, [], []
-        self.context.route("**/*", self._only_the_book)
-        self.tab = self.context.new_page()
-        self.tab.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
-        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
-
-    def _only_the_book(self, route: Any) -> None:
-        if route.request.url.startswith((self.root, "data:", "blob:")):
-            route.continue_()
-        else:
-            self.outside.append(route.request.url)
-            route.abort()
-
-    def open(self, script: str = "") -> Visit:
-        if script:
-            self.context.add_init_script(script)
-        self.tab.goto(f"{self.root}course/index.html", wait_until="load")
-        return self
-
-    def start(self) -> Visit:
-        self.tab.locator(".network").scroll_into_view_if_needed()
-        self.tab.wait_for_function(READY, timeout=240_000)  # other tests may use all processors
-        return self
-
-    def state(self) -> dict[str, Any]:
-        return self.tab.evaluate(STATE)
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """Centre of a pixel of the image, in pixels of the screen."""
-        area, picture = self.tab.locator(".network-stage").bounding_box(), self.state()["picture"]
-        return (
-            area["x"] + (x + 0.5) / picture["width"] * area["width"],
-            area["y"] + (y + 0.5) / picture["height"] * area["height"],
-        )
-
-    def show(self, name: str) -> Visit:
-        self.tab.click(f"[data-picture={name}]")
-        self.tab.wait_for_function(f"() => document.querySelector('.network').demonstration.picture.name === '{name}'")
-        self.tab.locator(".network-stage").scroll_into_view_if_needed()
-        return self
-
-
 @pytest.fixture(scope="module", params=["http", "file"])
-def visit(request: pytest.FixtureRequest, browser: Any, book: Path) -> Iterator[Visit]:
+def visit(request: pytest.FixtureRequest, browser: Any, networks_roots: dict[str, str]) -> Iterator[Visit]:
     """The page from a server, and from a folder."""
-    root = request.getfixturevalue("served") if request.param == "http" else f"{book.as_uri()}/"
-    visit = Visit(browser, root).open().start()
-    assert visit.tab.get_attribute(".network", "data-state") == "ready", visit.tab.inner_text(".network")
+    visit = Visit(browser, networks_roots[request.param], "index").started()
     yield visit
     visit.context.close()
+
+
+def state_of(visit: Visit) -> dict[str, Any]:
+    return visit.tab.evaluate(STATE)
 
 
 def image_of(name: str) -> Tensor:
@@ -153,14 +76,12 @@ def check_masks(state: dict[str, Any], expected: dict[str, Tensor]) -> None:
     threshold = MODEL().mask_threshold
     torch.testing.assert_close(torch.tensor(state["scores"]), expected["scores"], rtol=0, atol=1e-3)
     for pixels, logits in zip(state["masks"], expected["logits"], strict=True):
-        theirs, ours = torch.tensor(pixels, dtype=torch.bool).reshape(logits.shape), logits > threshold
         decided = (logits - threshold).abs() > 1e-4
-        union = ((ours | theirs) & decided).sum()
-        assert not union or ((ours & theirs) & decided).sum() / union >= 0.999
+        assert iou(logits > threshold, as_mask(pixels, logits.shape), decided) >= 0.999
 
 
 def test_the_example_has_three_masks_and_the_best_is_shown(visit: Visit) -> None:
-    state = visit.show("shapes").state()
+    state = state_of(visit.show("shapes"))
     check_masks(state, decode(image_of("shapes"), points=state["points"]))
     assert state["chosen"] == 1 + int(np.argmax(state["scores"][1:]))
     assert [pressed for _, pressed in state["shown"]] == [str(i == state["chosen"] - 1).lower() for i in range(3)]
@@ -169,7 +90,7 @@ def test_the_example_has_three_masks_and_the_best_is_shown(visit: Visit) -> None
 
 def test_clicks_by_mouse_and_undo(visit: Visit) -> None:
     visit.show("shapes").tab.mouse.click(*visit.at(40, 46))
-    first = visit.state()
+    first = state_of(visit)
     assert first["points"] == [{"x": 40, "y": 46, "label": 1}]
     image = image_of("shapes")
     expected = decode(image, points=first["points"])
@@ -177,15 +98,15 @@ def test_clicks_by_mouse_and_undo(visit: Visit) -> None:
     visit.tab.keyboard.down("Shift")
     visit.tab.mouse.click(*visit.at(55, 70))
     visit.tab.keyboard.up("Shift")
-    second = visit.state()
+    second = state_of(visit)
     assert second["points"][1:] == [{"x": 55, "y": 70, "label": 0}] and second["chosen"] == 0
     check_masks(second, decode(image, expected["low"][:, first["chosen"]], points=second["points"]))
     assert "1 foreground point, 1 background point" in second["status"]
     visit.tab.click("[data-do=undo]")
-    restored = visit.state()
+    restored = state_of(visit)
     assert all(restored[key] == first[key] for key in ("points", "box", "chosen", "shown", "scores", "masks"))
     visit.tab.click("[data-do=clear]")
-    assert visit.state()["points"] == [] and visit.state()["shown"] == []
+    assert state_of(visit)["points"] == [] and state_of(visit)["shown"] == []
 
 
 def test_a_box_by_dragging(visit: Visit) -> None:
@@ -194,7 +115,7 @@ def test_a_box_by_dragging(visit: Visit) -> None:
     visit.tab.mouse.down()
     visit.tab.mouse.move(*visit.at(93.5, 59.5), steps=4)
     visit.tab.mouse.up()
-    state = visit.state()
+    state = state_of(visit)
     assert state["box"] == [66, 40, 94, 60] and state["points"] == []
     check_masks(state, decode(image_of("street"), box=state["box"]))
 
@@ -205,22 +126,22 @@ def test_by_keyboard_alone(visit: Visit) -> None:
     press("Escape")
     for key in ("ArrowLeft", "ArrowUp", "Shift+ArrowRight", "Enter"):
         press(key)
-    first = visit.state()
+    first = state_of(visit)
     assert first["points"] == [{"x": 31, "y": 30, "label": 1}]
     expected = decode(image_of("cells"), points=first["points"])
     check_masks(first, expected)
     for key in ("3", "ArrowDown", "Shift+Enter"):
         press(key)
-    second = visit.state()
+    second = state_of(visit)
     assert second["points"][1:] == [{"x": 31, "y": 32, "label": 0}]
     check_masks(second, decode(image_of("cells"), expected["low"][:, 3], points=second["points"]))
     press("Backspace")
-    assert visit.state()["points"] == first["points"] and visit.state()["chosen"] == 3
+    assert state_of(visit)["points"] == first["points"] and state_of(visit)["chosen"] == 3
     press("Control+z")
-    assert visit.state()["points"] == []
+    assert state_of(visit)["points"] == []
     for key in ("b", "ArrowRight", "ArrowDown", "b"):
         press(key)
-    assert visit.state()["box"] == [31, 32, 34, 35]
+    assert state_of(visit)["box"] == [31, 32, 34, 35]
     visit.tab.wait_for_function("() => document.querySelector('.network-status').textContent.includes('a box')")
     assert visit.tab.get_attribute(".network-app .network-status", "aria-live") == "polite"
 
@@ -231,7 +152,7 @@ def test_an_image_of_the_readers_own(visit: Visit, tmp_path: Path) -> None:
     visit.tab.set_input_files(".network-upload input", tmp_path / "mine.png")
     visit.tab.wait_for_function("() => document.querySelector('.network').demonstration.picture.name === 'own'")
     visit.tab.mouse.click(*visit.at(60, 20))
-    state = visit.state()
+    state = state_of(visit)
     check_masks(state, decode(torch.from_numpy(array).permute(2, 0, 1).float() / 255, points=state["points"]))
 
 
@@ -252,8 +173,11 @@ def test_nothing_is_asked_of_another_host_and_nothing_fails(visit: Visit) -> Non
     assert visit.outside == [] and visit.errors == []
 
 
-def test_without_webassembly_the_figure_stays_and_the_page_says_why(browser: Any, served: str) -> None:
-    visit = Visit(browser, served).open("delete window.WebAssembly").start()
+@PAGES
+def test_without_webassembly_the_figure_stays_and_the_page_says_why(
+    browser: Any, networks_roots: dict[str, str], page: str
+) -> None:
+    visit = Visit(browser, networks_roots["http"], page).open("delete window.WebAssembly").start()
     try:
         assert "no WebAssembly" in visit.tab.inner_text(".network")
         assert visit.tab.locator(".network > figure img").is_visible()
@@ -261,8 +185,9 @@ def test_without_webassembly_the_figure_stays_and_the_page_says_why(browser: Any
         visit.context.close()
 
 
-def test_without_javascript_the_figure_is_there(browser: Any, served: str) -> None:
-    visit = Visit(browser, served, java_script_enabled=False).open()
+@PAGES
+def test_without_javascript_the_figure_is_there(browser: Any, networks_roots: dict[str, str], page: str) -> None:
+    visit = Visit(browser, networks_roots["http"], page, java_script_enabled=False).open()
     try:
         assert visit.tab.locator(".network > figure img").is_visible()
         assert visit.tab.locator(".network button").count() == 0
@@ -270,12 +195,18 @@ def test_without_javascript_the_figure_is_there(browser: Any, served: str) -> No
         visit.context.close()
 
 
-def test_a_build_without_node_says_so_and_keeps_the_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+FIGURES = {"sam": "three masks", "unet": "a bright ring", "mask2former": "attention in layer 2"}
+
+
+@pytest.mark.parametrize("name", DEMONSTRATIONS)
+def test_a_build_without_node_says_so_and_keeps_the_figure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
     monkeypatch.setenv("SEGEDU_NPM", str(tmp_path / "npm"))
     monkeypatch.setattr(npm, "command", lambda: None)
-    made = Files("sam", tmp_path).make()
+    made = Files(name, tmp_path).make()
     assert made.reason == "npm is not installed, or could not fetch onnxruntime-web 1.30.0"
-    assert Path(made.figure).is_file() and "three masks" in made.alt
+    assert Path(made.figure).is_file() and FIGURES[name] in made.alt
 
 
 def test_only_the_published_package_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -288,6 +219,6 @@ def test_only_the_published_package_is_used(monkeypatch: pytest.MonkeyPatch, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_script_of_the_demonstration_exists() -> None:
+def test_every_script_of_the_demonstrations_exists() -> None:
     missing: Callable[[str], bool] = lambda name: not (small_book.CONFIG / "static" / name).is_file()  # noqa: E731
-    assert [name for name in SAM.scripts if missing(name)] == []
+    assert [name for each in DEMONSTRATIONS.values() for name in each.scripts if missing(name)] == []
