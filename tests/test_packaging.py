@@ -56,7 +56,7 @@ def test_every_address_of_the_repository_is_the_one_in_pyproject():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     wrong = []
     for file in filter(re.compile(r"\.(py|md|ipynb|toml|yml|yaml|cff|bib)$").search, files):
-        text = (ROOT / file).read_text(errors="replace")
+        text = re.sub(r"segedu address \S+", "", (ROOT / file).read_text(errors="replace"))  # an example of the command
         for found in re.findall(r"github(?:\.com|/)/?([\w-]+/segedu)\b", text):
             wrong += [(file, found)] if found != owner else []
     assert wrong == []

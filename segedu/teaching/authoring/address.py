@@ -69,7 +69,7 @@ def set_address(course: Path, url: str) -> list[str]:
 
     Args:
         course: the checkout.
-        url: address of a GitHub repository, such as `https://github.com/someone/segedu`.
+        url: address of a GitHub repository, such as `https://github.com/someone/course`.
 
     Returns:
         The files that changed.
