@@ -96,9 +96,8 @@ def lab(
     """Open JupyterLab on the folder of labs and print its address. It also runs as root and without a display."""
     checkout = _course(course, "labs")
     _require("jupyterlab", "lab")
-    # The checkout is the root, because the labs link to the chapters beside their folder.
-    command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={checkout}", f"--port={port}"]
-    command.append("--LabApp.default_url=/lab/tree/labs")
+    places = [f"--notebook-dir={checkout}", "--LabApp.default_url=/lab/tree/labs"]  # the labs link to chapters
+    command = [sys.executable, "-m", "jupyterlab", *places, f"--port={port}"]
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
     if not (browser and display):
         command.append("--no-browser")
@@ -127,11 +126,9 @@ def address(
     course: Course = Path("."),
 ) -> None:
     """Set the repository's address everywhere; Colab installs the course from it."""
-    from segedu.teaching.authoring.address import set_address
+    from segedu.teaching.authoring.address import print_address
 
-    checkout = _course(course, "pyproject.toml")
-    changed = set_address(checkout, url)
-    print(f"{len(changed)} files changed. To undo: git checkout {' '.join(sorted({f.split('/')[0] for f in changed}))}")
+    print_address(_course(course, "pyproject.toml"), url)
 
 
 @app.command()
@@ -182,16 +179,9 @@ def quizzes(
     anki: Annotated[Path | None, typer.Option(help="Write a deck for Anki to this file, which ends in .apkg.")] = None,
 ) -> None:
     """Export the quizzes of the chapters to Moodle and Anki."""
-    from segedu.teaching.quizzes import moodle_xml, read_quizzes, write_anki
+    from segedu.teaching.quizzes import export_quizzes
 
-    questions = read_quizzes(_course(course, "course"))
-    if moodle:
-        moodle.write_text(moodle_xml(questions), encoding="utf-8")
-    if anki:
-        write_anki(questions, anki)
-    marked = sum(bool(question.key) for question in questions)
-    files = ", ".join(str(path) for path in (moodle, anki) if path)
-    typer.echo(f"{len(questions)} questions, {marked} of them with a key" + (f", written to {files}" if files else ""))
+    export_quizzes(_course(course, "course"), moodle, anki)
 
 
 for command in (

@@ -62,6 +62,33 @@ def test_another_address_makes_no_row_stale(checkout):
     assert proofs.source_hash(checkout, sources) == before
 
 
+def test_a_command_that_was_stopped_can_be_repeated(checkout, monkeypatch):
+    write, written = Path.write_text, []
+
+    def stop(path, text):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write(path, text)
+
+    monkeypatch.setattr(Path, "write_text", stop)
+    with pytest.raises(KeyboardInterrupt):
+        address.set_address(checkout, NEW)
+    monkeypatch.undo()
+    address.set_address(checkout, NEW)
+    assert not any("OWNER/segedu" in path.read_text() for path in checkout.rglob("*.*") if path.is_file())
+
+
+def test_the_command_says_how_to_undo(checkout, capsys):
+    address.print_address(checkout, NEW)
+    assert (
+        capsys.readouterr().out
+        == f"6 files now have the address {NEW}. To undo: segedu address {address.PLACEHOLDER}\n"
+    )
+    address.print_address(checkout, NEW)
+    assert capsys.readouterr().out == f"Nothing changed: the address was {NEW} already.\n"
+
+
 @pytest.mark.parametrize("url", ["", "someone/course", "https://gitlab.com/a/b", "https://github.com/a", "https://github.com/a/b/c",
                                  "https://github.com/a/b c", 'https://github.com/a/b"; import os'])  # fmt: skip
 def test_what_is_no_address_changes_nothing(checkout, url):

@@ -58,7 +58,8 @@ def test_every_address_of_the_repository_is_the_one_in_pyproject():
     for file in filter(re.compile(r"\.(py|md|ipynb|toml|yml|yaml|cff|bib)$").search, files):
         text = re.sub(r"segedu address \S+", "", (ROOT / file).read_text(errors="replace"))  # an example of the command
         for found in re.findall(r"github(?:\.com|/)/?([\w-]+/segedu)\b", text):
-            wrong += [(file, found)] if found != owner else []
+            known = {owner, *(["OWNER/segedu"] if file == "segedu/teaching/authoring/address.py" else [])}
+            wrong += [(file, found)] if found not in known else []
     assert wrong == []
 
 

@@ -74,6 +74,13 @@ def test_of_python_only_what_runs_counts(course):
     assert proofs.source_hash(course, ["a.py"]) != before
 
 
+def test_copies_that_jupyterlab_makes_do_not_count(course):
+    before = proofs.source_hash(course, ["**/*.py"])
+    (course / ".ipynb_checkpoints").mkdir()
+    (course / ".ipynb_checkpoints" / "a-checkpoint.py").write_text("x = 2")
+    assert proofs.source_hash(course, ["**/*.py"]) == before
+
+
 def test_of_a_solution_the_digest_of_its_sources_does_not_count(course):
     hashes = []
     for value in ("0123456789abcdef", "fedcba9876543210", "x = 1", ""):

@@ -26,6 +26,7 @@ from torch.nn.functional import pad
 from segedu.metrics.average_precision import match_detections
 from segedu.ops.boxes import box_area, box_iou
 from segedu.ops.masks import boxes_from_masks, masks_from_label_map
+from segedu.promptable.sam.interactive import mask_iou
 from segedu.recipes.recipe import load_recipe
 from segedu.recipes.task import DRAWN_SCORE
 from segedu.teaching.photo_objects import factor_for, resized_part
@@ -134,16 +135,9 @@ def detect(network: str, view: View, score: float = DRAWN_SCORE, by_masks: bool 
     best = found["scores"].argsort(descending=True)
     best = best[found["scores"][best] >= score]
     found = {key: found[key][best] for key in ("boxes", "labels", "scores", "masks") if key in found}
-    iou = mask_iou(found["masks"], view.masks) if by_masks else box_iou(found["boxes"], view.boxes)
+    iou = mask_iou(found["masks"][:, None], view.masks[None]) if by_masks else box_iou(found["boxes"], view.boxes)
     matched, _ = match_detections(iou)
     return Detections(view, *(found[key] for key in ("boxes", "labels", "scores")), found.get("masks"), iou, matched)
-
-
-def mask_iou(preds: Tensor, target: Tensor) -> Tensor:
-    """IoU (P, N) of masks (P, H, W) and (N, H, W)."""
-    preds, target = preds.flatten(1).double(), target.flatten(1).double()
-    shared = preds @ target.T
-    return shared / (preds.sum(dim=1)[:, None] + target.sum(dim=1) - shared).clamp(min=1)
 
 
 @torch.no_grad()

@@ -167,3 +167,21 @@ def write_anki(questions: list[Question], path: Path) -> None:
         sides = [to_html(one.question), to_html(one.answer)]
         deck.add_note(genanki.Note(model, sides, guid=identity, tags=[one.chapter]))
     genanki.Package(list(decks.values())).write_to_file(str(path))
+
+
+def export_quizzes(course: Path, moodle: Path | None, anki: Path | None) -> None:
+    """Write the questions of all chapters to the files that are given, and print how many there are.
+
+    Args:
+        course: the checkout.
+        moodle: file of Moodle's XML.
+        anki: file of an Anki deck.
+    """
+    questions = read_quizzes(course)
+    if moodle:
+        moodle.write_text(moodle_xml(questions), encoding="utf-8")
+    if anki:
+        write_anki(questions, anki)
+    marked = sum(bool(question.key) for question in questions)
+    files = ", ".join(str(path) for path in (moodle, anki) if path)
+    print(f"{len(questions)} questions, {marked} of them with a key" + (f", written to {files}" if files else ""))

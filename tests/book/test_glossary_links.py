@@ -169,7 +169,7 @@ def missing(text: str) -> list[Use]:
 
 
 def pages() -> list[str]:
-    every = (path.relative_to(COURSE) for path in COURSE.rglob("*.md"))
+    every = (path.relative_to(COURSE) for path in COURSE.rglob("*.md") if path.parent.name != ".ipynb_checkpoints")
     return sorted(
         str(page)
         for page in every

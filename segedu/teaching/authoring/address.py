@@ -14,11 +14,11 @@ from pathlib import Path
 PLACEHOLDER = "https://github.com/OWNER/segedu"
 _GITHUB = "https://github.com/"
 _REPEATED_IN = (
-    "pyproject.toml",
     "README.md",
     "labs/*.ipynb",
     "solutions/*.ipynb",
     "tests/submissions/*/*.ipynb",
+    "pyproject.toml",  # the last one, so that a stopped command can be repeated
 )
 
 
@@ -56,12 +56,26 @@ if "google.colab" in sys.modules:
 def without_address(text: str) -> str:
     """The text of a notebook or of pyproject.toml without what `set_address` changes in it.
 
-    Digests are taken of this, so that a copy with an address of its own does not measure everything again.
+    Digests of sources are computed from this text, so that setting the address makes no measurement stale.
     """
     text = re.sub(r'%pip install -q \\?"segedu\[train\] @ git\+[^"\\]*\\?"', "", text)
     text = re.sub(r'raise RuntimeError\(\\?"This copy of the course has [^)]*\)', "", text)
     text = re.sub(r"(colab\.research\.google\.com/github/)[\w-]+/[\w.-]+", r"\1", text)
     return re.sub(r"(?m)^Repository = .*$", "", text)
+
+
+def print_address(course: Path, url: str) -> None:
+    """Set the address, and print how many files changed and how to set the address that they had before.
+
+    Raises:
+        ValueError: see `set_address`.
+    """
+    before = repository(course)
+    changed = set_address(course, url)
+    if changed:
+        print(f"{len(changed)} files now have the address {repository(course)}. To undo: segedu address {before}")
+    else:
+        print(f"Nothing changed: the address was {before} already.")
 
 
 def set_address(course: Path, url: str) -> list[str]:

@@ -91,12 +91,17 @@ def source_hash(course: Path, sources: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for pattern in sources:
         of_imports = pattern.startswith(IMPORTS_OF)
-        files = sorted(p for p in course.glob(pattern.removeprefix(IMPORTS_OF)) if p.is_file())
+        files = sorted(p for p in course.glob(pattern.removeprefix(IMPORTS_OF)) if p.is_file() and not _is_copy(p))
         if not files:
             raise ValueError(f"source {pattern!r} of a claim matches no file in the checkout")
         for file in imported_files(course, files) if of_imports else files:
             digest.update(str(file.relative_to(course)).encode() + _meaning(file, file.stat().st_mtime_ns))
     return digest.hexdigest()[:12]
+
+
+def _is_copy(path: Path) -> bool:
+    """Whether JupyterLab made a file beside the one that it opened."""
+    return ".ipynb_checkpoints" in path.parts
 
 
 def imported_files(course: Path, files: Sequence[Path]) -> list[Path]:

@@ -1,0 +1,56 @@
+"""Answers that were written blind: all are read, and the verdicts are those of a check."""
+
+from pathlib import Path
+
+import pytest
+
+from segedu.teaching import exercises
+from segedu.teaching.mutants import fresh_answers
+from segedu.teaching.mutants.fresh_answers import KINDS, judge_fresh, read_fresh
+
+FOLDER = Path(__file__).resolve().parent / "fresh"
+LAB = "04_metrics"
+RIGHT = """def box_iou(a, b):
+    low, high = torch.max(a[:, None, :2], b[:, :2]), torch.min(a[:, None, 2:], b[:, 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    areas = [(c[:, 2:] - c[:, :2]).prod(-1) for c in (a, b)]
+    union = areas[0][:, None] + areas[1] - shared
+    return torch.where(union > 0, shared / union, 0.0)
+"""
+ENDLESS = "def box_iou(a, b):\n    while True:\n        pass\n"
+SETUP = "# %% setup\nimport torch\n\n"
+
+
+@pytest.mark.parametrize("lab", exercises.names())
+def test_every_answer_is_read_and_belongs_to_an_exercise(lab):
+    known = {exercise.name for exercise in exercises.load(lab).exercises}
+    imports, answers = read_fresh(FOLDER, lab)
+    assert "import" in imports
+    assert {answer.author for answer in answers} == {"a", "b"}
+    assert {answer.kind for answer in answers} == set(KINDS)
+    assert {answer.exercise for answer in answers} == known
+    assert all(f"def {answer.exercise}(" in answer.source for answer in answers)
+
+
+def test_a_cell_without_a_sentence_is_an_error(tmp_path):
+    (tmp_path / f"{LAB}-a.txt").write_text(SETUP + "# %% wrong | box_iou\nx = 1\n")
+    with pytest.raises(ValueError, match=r"04_metrics-a.txt, cell 1: .*expected `kind | exercise | sentence`"):
+        read_fresh(tmp_path, LAB)
+
+
+def test_verdicts(tmp_path, monkeypatch):
+    known = next(exercise for exercise in exercises.load(LAB).exercises if exercise.name == "box_iou")
+    monkeypatch.setattr(fresh_answers, "SECONDS", 1)
+    cells = {
+        "right | box_iou | as in the text": RIGHT,
+        "wrong | box_iou | union without the subtraction": RIGHT.replace(" - shared", ""),
+        "wrong | box_iou | never ends": ENDLESS,
+    }
+    text = SETUP + "".join(f"# %% {head}\n{source}\n" for head, source in cells.items())
+    (tmp_path / f"{LAB}-a.txt").write_text(text)
+    right, wrong, endless = judge_fresh(LAB, *read_fresh(tmp_path, LAB))
+    assert right.refused == (False, False, False) and not right.named and not right.stopped
+    assert wrong.refused == (True, True, True) and not wrong.stopped
+    assert len(wrong.named) == 1 and wrong.named[0] in {each.message for each in known.wrong}
+    assert wrong.first_line == wrong.named[0] == wrong.record()["first_line"]
+    assert endless.stopped and endless.refused == (True, True, True)
