@@ -322,13 +322,13 @@ show(
 # %% [markdown] name="widget_text"
 # ## Click
 #
-# The next cell runs the small SAM. Click on the image: beside it appear the fourth mask and the three masks for one
-# click, each with its predicted IoU and its IoU with the object, or the clump of touching objects, that fits it better.
-# The chosen mask has a frame. Find a click for which the mask with the highest predicted IoU is not the best of the
-# three. Find a click for which all three masks are nearly the same. What does the network predict if you click on the
-# background? Then add a second click that means "not this", with Shift or after you have pressed *Not this*, and drag a
-# box around an object. Which mask is chosen now, and why? *Undo* and *Clear* remove prompts. The list offers two other
-# scenes.
+# The next cell runs the small SAM. Click on the image. The widget then shows SAM's four masks beside it: the fourth
+# mask, which is meant for clear prompts, and the three masks for a single click. Below each mask are its predicted IoU
+# and its IoU with the object, or with the clump of touching objects, whichever is larger. The mask that SAM chooses has
+# a frame. Find a click for which the mask with the highest predicted IoU is not the best of the three. Find a click for
+# which all three masks are nearly the same. What does the network predict if you click on the background? Then add a
+# background click, with Shift or after you have pressed *Not this*, and drag a box around an object. Which mask does SAM
+# choose now, and why? *Undo* and *Clear* remove prompts. The list offers two other scenes.
 
 # %% name="widget" role="widget"
 from segedu.teaching.widgets.prompts import explorer
@@ -599,9 +599,9 @@ for way, prompts in (("everything, then labels", 12 * 12), ("boxes as prompts", 
 # ## Label images yourself
 #
 # The course has a small annotation tool. You click, SAM predicts a mask, and you can keep it, undo steps, and save the
-# result in a format for COCO or CVAT. Here the tool starts with your labelled masks. Which of them are wrong? Remove
-# one of these in the list below the image, and make a better one: a click is a foreground point, a click with Shift is
-# a background point, and dragging draws a box. This part is not graded.
+# result in a format for COCO or CVAT, with the last line of the cell. Here the tool starts with your labelled masks.
+# Are some of them wrong? Remove a wrong mask in the list below the image, and replace it: a click is a foreground
+# point, a click with Shift is a background point, and dragging draws a box. This part is not graded.
 
 # %% name="annotate" role="widget"
 from segedu.teaching.widgets.annotate import open_tool

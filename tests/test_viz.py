@@ -97,6 +97,15 @@ def test_gallery_and_compare_draw() -> None:
     plt.close("all")
 
 
+@pytest.mark.parametrize("title", ["one line", "two\nlines"])
+def test_titles_of_a_gallery_are_clear_of_the_images_above(title: str) -> None:
+    fig = viz.gallery([torch.rand(3, 20, 20)] * 8, titles=[title] * 8, columns=4)
+    fig.canvas.draw()
+    above, below = fig.axes[0], fig.axes[4]
+    assert below.title.get_window_extent().y1 < above.images[0].get_window_extent().y0 - 3
+    plt.close(fig)
+
+
 def test_compare_counts_each_kind_of_error() -> None:
     truth = torch.tensor([[1, 1, 2, 0, 0, 255]]).repeat(2, 1)
     prediction = torch.tensor([[1, 0, 1, 1, 0, 1]]).repeat(2, 1)

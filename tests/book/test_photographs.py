@@ -167,9 +167,12 @@ def test_streets_and_photographs() -> None:
     assert abs(red - green) < 0.01
     red, green, _ = names["photo_streets"].street_colour("vegetation").tolist()
     assert green - red > 0.1
-    states(page, "So colour was the reason: this network does not recognise vegetation by its texture alone.")
+    states(
+        page,
+        "So colour was the main reason: in this photograph, the network does not recognise vegetation by its texture alone.",
+    )
     assert glued["greener_trees"] > 0.75
-    states(page, "with the mean colour of synthetic skies, the IoU of the sky is still only")
+    states(page, "to the mean colour of synthetic skies, the IoU of the sky is still only")
     assert glued["sky_as_bus"] > 85 and glued["brighter_sky"] < 0.5 and glued["only_sky_as_bus"] > 50
     assert glued["street_sky_share"] < 0.5 * glued["rocket_sky_share"]
     states(page, "pixels without colour are predicted as road")
@@ -196,10 +199,15 @@ def test_bottom_up_methods_on_coins() -> None:
     for method in ("offsets", "pull", "affinities"):
         assert glued[f"{method}_dark_false"] < 0.6 * glued[f"{method}_false"]
     states(
+        page, "most of the false objects of pull and push and of affinities, but only about half of those of offsets"
+    )
+    assert all(glued[f"{method}_dark_false"] < 0.2 * glued[f"{method}_false"] for method in ("pull", "affinities"))
+    assert 0.4 < glued["offsets_dark_false"] / glued["offsets_false"] < 0.6
+    states(
         page,
         "at full size, offsets and pull and push divide each coin into pieces, whereas affinities recover most of the coins",
     )
-    states(page, "but the other two methods recover none")
+    states(page, "The other two methods recover none.")
     large = {name: both[1].correct for name, both in names["trials"].items()}
     assert large["offsets"] == large["pull and push"] == 0 and large["affinities"] > 12
     states(page, "but the embeddings still lie")
@@ -215,15 +223,15 @@ def test_faster_rcnn_on_coins_and_a_cup() -> None:
     names, glued, _ = run_cells_of(page, "name: fig-faster-rcnn-photographs")
     states(page, "The missed coins are the four largest")
     assert names["coins"].missed.sum() == 4 and glued["smallest_missed"] > glued["largest_found"]
-    states(page, "Then all four of them are found, but some small coins are missed, so the total is again")
+    states(page, "Then these four coins are detected, but some small coins are missed, so the total is again")
     assert not names["smaller"].missed[names["coins"].missed].any()
     assert glued["smaller_found"] == glued["coins_found"] < 24
-    states(page, "the network finds the cup, but neither the saucer nor the spoon")
+    states(page, "the network detects the cup, but neither the saucer nor the spoon")
     assert names_of("coffee", ~names["coffee"].missed) == ["cup"]
     assert names_of("coffee", names["coffee"].missed) == ["saucer", "spoon"]
     states(page, "None of these has an IoU above")
     assert glued["coffee_overlap"] < 0.5
-    states(page, "A higher score threshold would not help")
+    states(page, "A higher score threshold cannot remove all of them without removing the cup")
     assert glued["coffee_highest_false"] > glued["coffee_lowest_correct"]
     states(page, "The shapes in training are as large as circles 15 to 26 pixels wide.")
     radii = [side * 64 for side in (0.12, 0.2)]  # of `segedu.datasets.shapes`
@@ -234,7 +242,7 @@ def test_detr_and_retinanet_on_coins_and_a_cup() -> None:
     page = "12-one-stage/detr"
     names, glued, _ = run_cells_of(page, "name: fig-detr-photographs")
     (retina, retina_window, retina_cup), (detr, detr_window, detr_cup) = names["detections"].values()
-    states(page, "DETR finds no coin in the whole photograph, but in the window it finds all")
+    states(page, "DETR detects no coin in the whole photograph, but in the window it detects all")
     states(page, "{glue:text}`coins_window`, as RetinaNet does")
     assert detr.correct == 0 and detr_window.correct == retina_window.correct == glued["coins_window"]
     states(page, "Most of these have low scores")
@@ -242,9 +250,11 @@ def test_detr_and_retinanet_on_coins_and_a_cup() -> None:
     states(page, "DETR predicts coordinates as fractions of the image.")
     assert abs(glued["whole_fraction"] - glued["window_fraction"]) < 0.05
     assert glued["whole_side"] > 2 * glued["window_side"] and abs(retina.mean_side - retina_window.mean_side) < 2
-    states(page, "12 queries cannot detect")
+    states(page, "its boxes in the whole photograph are larger than the coins")
+    assert glued["whole_side"] > detr.diameters.max()
+    states(page, "has only 12 queries, so it could not detect all")
     assert pretrained.load("shapes_detr").query_embed.weight.shape[0] == 12
-    states(page, "RetinaNet finds the cup, and DETR none of the three objects")
+    states(page, "RetinaNet detects the cup, and DETR none of the three objects")
     assert names_of("coffee", ~retina_cup.missed) == ["cup"] and detr_cup.correct == 0
 
 
@@ -256,14 +266,16 @@ def test_masks_of_coins_and_dahlias() -> None:
     assert glued["mask_rcnn_flower_covered"] > 90 and glued["mask_rcnn_flower_iou"] < 0.5
     areas = names["views"][2].masks.sum(dim=(1, 2))
     assert len(areas) == 2 and areas[0] > 3 * areas[1]  # the large flower is the first
-    states(page, "SOLOv2 finds the large flower, but with an IoU of only")
+    states(page, "SOLOv2 detects the large flower, but with an IoU of only")
     assert 0.5 <= glued["solov2_flower_iou"] < 0.6
-    states(page, "SOLOv2 finds no coin in the whole photograph, but in the window it finds all")
+    states(page, "SOLOv2 detects no coin in the whole photograph, but in the window it detects all")
     assert glued["solov2_found"] == 0 and glued["solov2_window_found"] == glued["coins_window"]
     assert 0 < glued["mask_rcnn_window_found"] < glued["coins_window"]
+    states(page, "Both also predict false masks in the window")
+    assert min(glued["mask_rcnn_window_false"], glued["solov2_window_false"]) > 0
     states(page, "one mask of SOLOv2 covers parts of several coins")
     assert glued["solov2_coins_per_mask"] >= 3 and glued["mask_rcnn_coins_per_mask"] == 1
-    states(page, "a grid cell is therefore more than twice as large as in training")
+    states(page, "a grid cell is therefore more than twice as wide and as high as in training")
     assert min(names["views"][0].image.shape[1:]) > 2 * 64
 
 

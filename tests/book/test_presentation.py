@@ -164,6 +164,16 @@ def test_names_in_tables_break_after_slashes_and_underscores():
     assert found.count("<wbr>") == 3
 
 
+def test_long_names_in_a_paragraph_break_after_underscores():
+    def code(name: str) -> str:
+        return f'<code><span class="pre">{name}</span></code>'
+
+    page = f"<article><p>{code('predict_boundaries_of_touching_cells')} {code('box_iou')}</p></article>"
+    finished = presentation.finish(page)
+    assert "predict_<wbr>boundaries_<wbr>of_<wbr>touching_<wbr>cells" in finished
+    assert code("box_iou") in finished
+
+
 def test_options_of_commands_stay_whole():
     page = '<code><span class="pre">train</span> <span class="pre">--data</span> <span class="pre">--</span></code>'
     assert presentation.whole_options(page).count("option") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import sys
 import tomllib
@@ -11,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "jupyter-book-config"))
+from segedu_site import charts  # noqa: E402
 from segedu_site.results import (  # noqa: E402
     markdown,
     microscopes_table,
@@ -223,3 +225,13 @@ def test_measured_rows_are_of_today_s_recipes_and_keep_what_they_promise() -> No
             assert (row.steps, row.target, row.parameters) == (recipe.steps, str(recipe.target), parameters), row.method
             assert float(row.least) >= recipe.target > max(map(float, row.plain)), row.method
             assert float(row.cpu_seconds) <= 60 * recipe.cpu_minutes, row.method
+
+
+def test_a_long_name_in_a_chart_has_two_lines() -> None:
+    long = "Gaussian filter + Otsu's threshold + connected components"
+    drawn = charts.svg(charts.Bar(long, (0.2,)), [charts.Bar("unet", (0.9,))], 1)
+    lines = re.findall(r'<text x="\S+" y="(\S+)" text-anchor="end">([^<]*)</text>', drawn)
+    assert " ".join(text for _, text in lines) == f"{html.escape(long)} unet"
+    assert all(len(html.unescape(text)) <= charts.CHARACTERS for _, text in lines)
+    heights = [float(y) for y, _ in lines]
+    assert all(charts.LINE <= below - above for above, below in zip(heights, heights[1:], strict=False))
