@@ -1,5 +1,6 @@
 """Answers that were written blind: all are read, and the verdicts are those of a check."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_a_cell_without_a_sentence_is_an_error(tmp_path):
 
 def test_verdicts(tmp_path, monkeypatch):
     known = next(exercise for exercise in exercises.load(LAB).exercises if exercise.name == "box_iou")
-    monkeypatch.setattr(fresh_answers, "SECONDS", 1)
+    monkeypatch.setattr(fresh_answers, "SECONDS", 3)
     cells = {
         "right | box_iou | as in the text": RIGHT,
         "wrong | box_iou | union without the subtraction": RIGHT.replace(" - shared", ""),
@@ -54,3 +55,19 @@ def test_verdicts(tmp_path, monkeypatch):
     assert len(wrong.named) == 1 and wrong.named[0] in {each.message for each in known.wrong}
     assert wrong.first_line == wrong.named[0] == wrong.record()["first_line"]
     assert endless.stopped and endless.refused == (True, True, True)
+
+
+def test_a_lost_stop_is_repeated():
+    lost = []
+
+    def answer():
+        with contextlib.suppress(BaseException):  # as in a destructor
+            while True:
+                pass
+        lost.append(True)
+        while True:
+            pass
+
+    with pytest.raises(fresh_answers._LimitReached), fresh_answers._time_limit(1):
+        answer()
+    assert lost
