@@ -1,6 +1,6 @@
 """Answers that were written blind: all are read, and the verdicts are those of a check."""
 
-import contextlib
+import time
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,12 @@ RIGHT = """def box_iou(a, b):
     union = areas[0][:, None] + areas[1] - shared
     return torch.where(union > 0, shared / union, 0.0)
 """
-ENDLESS = "def box_iou(a, b):\n    while True:\n        pass\n"
-SETUP = "# %% setup\nimport torch\n\n"
+ENDLESS = """def box_iou(a, b):
+    end = time.monotonic() + 60  # so that the test fails, and does not hang, if nothing stops it
+    while time.monotonic() < end:
+        pass
+"""
+SETUP = "# %% setup\nimport time\n\nimport torch\n\n"
 
 
 @pytest.mark.parametrize("lab", exercises.names())
@@ -58,16 +62,15 @@ def test_verdicts(tmp_path, monkeypatch):
 
 
 def test_a_lost_stop_is_repeated():
-    lost = []
-
-    def answer():
-        with contextlib.suppress(BaseException):  # as in a destructor
-            while True:
-                pass
-        lost.append(True)
-        while True:
-            pass
-
+    end = time.monotonic() + 60  # so that the test fails, and does not hang, if nothing stops it
+    lost = False
     with pytest.raises(fresh_answers._LimitReached), fresh_answers._time_limit(1):
-        answer()
+        while time.monotonic() < end:
+            if lost:
+                continue
+            try:
+                while time.monotonic() < end:
+                    pass
+            except fresh_answers._LimitReached:  # as it happens in a destructor
+                lost = True
     assert lost

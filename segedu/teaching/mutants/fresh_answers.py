@@ -144,7 +144,7 @@ def _verdict(
     """The verdict on one seed; None if the time limit was reached."""
     function = _define(answer, imports)
     try:
-        with without(hidden, function) as called, _time_limit(SECONDS):  # to hide takes long after many imports
+        with without(hidden, function) as called, _time_limit(SECONDS):  # hiding takes long after many imports
             got = outcomes_of(exercise, called, ours.drawn)
     except _LimitReached:
         return None
