@@ -1,8 +1,9 @@
 """`{chapter-cards}` and the head of each chapter: a picture, the times, and the chapter's part of the map.
 
 The content of `{chapter-cards}` on the home page has one entry per chapter: what you learn, and which figure of the
-chapter is its picture. `crop` selects a part of the figure: left, top, right and bottom, from 0 to 1. The picture is
-cut from the figure at the end of each build, so it can never show something that the chapter no longer shows.
+chapter is its picture. `crop` selects a part of the figure: left, top, right and bottom, from 0 to 1. With
+`whole: true` the whole part is shown, on white, so that no title or label is cut. The picture is cut from the figure at
+the end of each build, so it can never show something that the chapter no longer shows.
 
     06-unet:
       learn: build U-Net and train it
@@ -34,7 +35,7 @@ from segedu_site.chapters import Chapter, direct, read_chapters
 
 logger = logging.getLogger(__name__)
 SIZES = {"card": (440, 264), "page": (880, 528)}  # pixels; the page shows them at half of that or less
-FIELDS = {"learn", "figure", "crop", "alt"}
+FIELDS = {"learn", "figure", "crop", "whole", "alt"}
 FOLDER = "_images/chapters"
 
 
@@ -146,7 +147,8 @@ def add_heads(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     if found:
         page, anchor, _ = found
         uri = app.builder.get_relative_uri(docname, page) + f"#{anchor}"
-        link = nodes.reference("", app.env.titles[page].astext(), refuri=uri, internal=True)
+        title = "a figure on this page" if page == docname else app.env.titles[page].astext()
+        link = nodes.reference("", title, refuri=uri, internal=True)
         picture += nodes.paragraph("", "From ", link, classes=["chapter-head-source"])
     section.insert(1, picture)
     first = next((child for child in section.children if isinstance(child, nodes.section)), None)
@@ -165,14 +167,23 @@ def find_figure(env: BuildEnvironment, name: str) -> tuple[str, str, str] | None
     return (page, anchor, image["uri"]) if image is not None else None
 
 
-def cut(path: Path, crop: list[float], size: tuple[int, int]) -> Any:
-    """A part of an image file, scaled to fill a size; what does not fit is cut off on two sides."""
+def cut(path: Path, crop: list[float], size: tuple[int, int], whole: bool = False) -> Any:
+    """A part of an image file, scaled to fill a size; what does not fit is cut off on two sides.
+
+    Args:
+        path: of the image file.
+        crop: left, top, right and bottom of the part, from 0 to 1.
+        size: (width, height) of the result in pixels.
+        whole: scale the part to fit the size, with white on two sides, instead.
+    """
     from PIL import Image, ImageOps  # Jupyter Book 1 comes without Pillow
 
     image = Image.open(path).convert("RGB")
     left, top, right, bottom = crop
     width, height = image.size
     part = image.crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
+    if whole:
+        return ImageOps.pad(part, size, Image.Resampling.LANCZOS, color="white")
     return ImageOps.fit(part, size, Image.Resampling.LANCZOS)
 
 
@@ -191,7 +202,7 @@ def write_pictures(app: Sphinx, exception: Exception | None) -> None:
                 shutil.copy(path, folder / f"{chapter}-{name}.webp")
             continue
         for name, size in SIZES.items():
-            picture = cut(path, card.get("crop", [0, 0, 1, 1]), size)
+            picture = cut(path, card.get("crop", [0, 0, 1, 1]), size, card.get("whole", False))
             picture.save(folder / f"{chapter}-{name}.webp", quality=82)
 
 

@@ -85,6 +85,13 @@ def test_a_picture_is_the_chosen_part_of_the_figure(tmp_path: Path):
     picture.save(tmp_path / "figure.png")
     part = landing.cut(tmp_path / "figure.png", [0.5, 0, 1, 1], (44, 26))
     assert part.size == (44, 26) and part.getcolors() == [(44 * 26, (0, 0, 255))]
+    whole = landing.cut(tmp_path / "figure.png", [0, 0, 1, 1], (44, 26), whole=True)
+    assert whole.size == (44, 26) and whole.getpixel((22, 0)) == (255, 255, 255)
+    assert whole.getpixel((2, 13)) == (255, 0, 0) and whole.getpixel((41, 13)) == (0, 0, 255)
+
+
+def test_a_chapter_has_a_time_for_its_lab():
+    assert all(chapter.lab_minutes for chapter in CHAPTERS.values() if chapter.lab)
 
 
 def row(claim: str, figure: str) -> Row:
