@@ -38,6 +38,27 @@ def anchor(claim: str) -> str:
     return "claim-" + "-".join(re.findall(r"[a-z0-9]+", claim.lower()))
 
 
+def readable(figure: str) -> str:
+    """A figure as text; rows of a table, which `segedu train` prints with bars, become statements.
+
+    >>> readable("Forest │ 0.66 │ 0.63     │ unet   │ 0.69 │ 0.70     │ 800 1941122 94.1")
+    'Forest: 0.66, 0.63; unet: 0.69, 0.70; steps, parameters, CPU-seconds: 800, 1941122, 94.1'
+    >>> readable("20 kills: none lost")
+    '20 kills: none lost'
+    """
+    *cells, costs = (cell.strip() for cell in figure.split("│"))
+    if not cells:
+        return figure
+    rows: list[list[str]] = []
+    for cell in cells:
+        if re.fullmatch(r"[\d.]+", cell) and rows:
+            rows[-1].append(cell)
+        else:
+            rows.append([cell])
+    statements = [f"{name}: {', '.join(scores)}" for name, *scores in rows]
+    return "; ".join([*statements, f"steps, parameters, CPU-seconds: {', '.join(costs.split())}"])
+
+
 def read_number(item: dict[str, str], rows: dict[str, Row]) -> tuple[str, str, str]:
     """The number of an item as it is shown, its words, and the claim that it comes from.
 
@@ -110,7 +131,7 @@ class Claims(SphinxDirective):
 
     def claim_row(self, name: str, row: Row, old: bool) -> nodes.row:
         date = row.date + DAGGER * old
-        line = text_row([name, row.figure, date])
+        line = text_row([name, readable(row.figure), date])
         command = (
             f'<details class="claim-command"><summary>Command</summary><code>{escape(row.command)}</code></details>'
         )

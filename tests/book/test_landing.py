@@ -117,3 +117,12 @@ def test_the_largest_number_of_several_rows_is_shown():
 def test_a_number_that_was_not_measured_is_an_error(change: dict, message: str):
     with pytest.raises(ValueError, match=message):
         claims.read_number(ITEM | change, ROWS)
+
+
+def test_rows_of_a_table_are_read_as_statements():
+    printed = "Forest │ 0.66 │ 0.63     │ unet   │ 0.69 │ 0.70     │ 800 1941122 94.1"
+    assert (
+        claims.readable(printed)
+        == "Forest: 0.66, 0.63; unet: 0.69, 0.70; steps, parameters, CPU-seconds: 800, 1941122, 94.1"
+    )
+    assert claims.readable("20 kills: none lost") == "20 kills: none lost"
