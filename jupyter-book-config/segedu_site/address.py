@@ -11,7 +11,13 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util.docutils import SphinxDirective
 
+from segedu.teaching.authoring.address import PLACEHOLDER
+
 ROOT = Path(__file__).resolve().parents[2]
+NO_ADDRESS = (
+    "This copy of the course has no public address yet. Replace `ADDRESS` by the address of the Git repository, which "
+    "you get from whoever teaches or publishes the course. If you have its folder already, leave out the first line."
+)
 
 
 def repository(pyproject: Path = ROOT / "pyproject.toml") -> str:
@@ -81,14 +87,22 @@ class Lab(SphinxDirective):
 
 
 class Clone(SphinxDirective):
-    """`{clone}`: its lines as a shell block, below the two that fetch the repository."""
+    """`{clone}`: its lines as a shell block, below the two that fetch the repository.
+
+    While the copy has no address, the block has the word ADDRESS, and a sentence above it says what to write instead.
+    """
 
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        name = repository().rsplit("/", 1)[1]
-        text = "\n".join([f"git clone {repository()}", f"cd {name}", *self.content])
-        return [nodes.literal_block(text, text, language="shell")]
+        address, name = repository(), repository().rsplit("/", 1)[1]
+        above: list[nodes.Node] = []
+        if address == PLACEHOLDER:
+            address = f"ADDRESS {name}"
+            above, _ = self.parse_inline(NO_ADDRESS)
+            above = [nodes.paragraph("", "", *above)]
+        text = "\n".join([f"git clone {address}", f"cd {name}", *self.content])
+        return [*above, nodes.literal_block(text, text, language="shell")]
 
 
 def dress_notebook_pages(app: Sphinx, doctree: nodes.document) -> None:

@@ -92,7 +92,11 @@ def chart(metric: str, baseline: Bar, bars: Sequence[Bar], unit: float = 1.0) ->
     """A figure with a chart and its caption, for HTML only: the table beside it holds the same numbers."""
     if not bars:
         return []
-    seeds = " A bar is the lowest of three seeds, and the circles are the seeds." if len(bars[0].scores) > 1 else ""
+    seeds = (
+        " A bar, and the number in its row, is the lowest of three seeds; the circles are the seeds."
+        if len(bars[0].scores) > 1
+        else ""
+    )
     caption = f"{metric}.{seeds} The dashed line is the baseline, {baseline.name}."
     frame = f'<div class="figure-frame">{svg(baseline, bars, unit)}</div>'
     text = f'<figure class="bar-chart">{frame}<figcaption>{escape(caption)}</figcaption></figure>'

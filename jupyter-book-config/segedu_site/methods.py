@@ -25,7 +25,17 @@ from segedu.weights.catalogue import WEIGHTS
 from segedu_site.lookups import mark
 
 ROOT = Path(__file__).resolve().parents[2]
-FILE = re.compile(r"\b(?:segedu|tests)/[\w/]+\.py\b")
+CODE = re.compile(
+    "|".join(
+        [
+            r"\b(?:segedu|tests)/[\w/]+\.py\b",
+            r"\bpython -m [\w.]+\w",
+            r"\b\w+(?:\*\*|\^)-?\w+",
+            r"(?:\b[a-z]\d )*\([^()]*\)\^\d",  # w0 w1 (m1 - m0)^2
+            r"\([A-Z] - [A-Z]\) \w = \w+ [A-Z] \w\b",  # (D - W) y = lambda D y
+        ]
+    )
+)
 FIELDS = ("Paper", "Idea", "Simplified", "Shapes", "Quality", "Course", "Lab")
 TASKS = ("unsupervised", "semantic", "detection", "instance", "panoptic", "promptable")
 # Independent implementations: the beginning of what a test imports, and the name that people know.
@@ -75,6 +85,8 @@ def read_method(path: Path, root: Path = ROOT) -> Method | None:
     if "Paper" not in fields:
         return None
     name, _, summary = " ".join(parts[0].split()).partition(":")
+    if not summary:  # the header begins with a sentence, not with "name: summary"
+        name, summary = f"{path.parent.name}_{path.stem}".replace("_", " ").capitalize(), name
     return Method(path.relative_to(root).as_posix(), name, summary.strip(), fields)
 
 
@@ -203,13 +215,13 @@ def entry(method: Method, root: Path) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Docstring text as Markdown: an asterisk outside of code is an asterisk, and the path of a file is code.
+    """Docstring text as Markdown: an asterisk outside of code is an asterisk, and a path, a command or a power is code.
 
-    >>> plain("a multiple of 2**depth, `2**depth` (tests/semantic/test_unet.py)")
-    'a multiple of 2\\\\*\\\\*depth, `2**depth` (`tests/semantic/test_unet.py`)'
+    >>> plain("a multiple of 2**depth, `2**depth`, 2*3 (tests/semantic/test_unet.py)")
+    'a multiple of `2**depth`, `2**depth`, 2\\\\*3 (`tests/semantic/test_unet.py`)'
     """
-    parts = text.split("`")
-    return "`".join(part if i % 2 else FILE.sub(r"`\g<0>`", part.replace("*", "\\*")) for i, part in enumerate(parts))
+    marked = "`".join(part if i % 2 else CODE.sub(r"`\g<0>`", part) for i, part in enumerate(text.split("`")))
+    return "`".join(part if i % 2 else part.replace("*", "\\*") for i, part in enumerate(marked.split("`")))
 
 
 class Methods(SphinxDirective):

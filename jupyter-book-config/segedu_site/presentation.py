@@ -23,6 +23,10 @@ CHAPTER = re.compile(
 )
 BREAK = re.compile(r"[/_=](?=\w)|\.(?!py\b)(?=[a-z]{2})|\((?=[\w&])")
 LONG = 24  # characters; a shorter name in a paragraph fits into a line of a telephone
+NOT_TEXT = re.compile(r"(<(pre|script|style|svg|template|mjx-container|textarea)\b.*?</\2>|<[^>]*>)", re.DOTALL)
+HEADING_OR_CELL = re.compile(r"<(h[1-6]|td|th)\b.*?</\1>", re.DOTALL)
+HYPHENATED = re.compile(r"\b[A-Za-z]*[A-Z]-(?:Net|CNN)s?\b")
+PERCENT = re.compile(r"(?:(?<=\d)|^)\s+%(?!\w)")
 UNNAMED_TOGGLE = re.compile(r'(<button class="sidebar-toggle (primary|secondary)-toggle[^"]*")')
 SIDEBARS = {"primary": "Show or hide the table of contents", "secondary": "Show or hide the contents of this page"}
 
@@ -82,6 +86,42 @@ def breaks_in_names(page: str) -> str:
     return re.sub(r"<article\b.*?</article>", lambda article: broken(article[0], LONG), page, flags=re.DOTALL)
 
 
+def texts_of(part: str, change: Callable[[str], str]) -> str:
+    """Change the texts of a part of a page, not its tags, its code and its formulas."""
+    pieces, at = [], 0
+    for other in NOT_TEXT.finditer(part):
+        pieces += [change(part[at : other.start()]), other[0]]
+        at = other.end()
+    return "".join([*pieces, change(part[at:])])
+
+
+def articles(page: str, change: Callable[[str], str]) -> str:
+    """Change the articles of a page."""
+    return re.sub(r"<article\b.*?</article>", lambda article: change(article[0]), page, flags=re.DOTALL)
+
+
+def whole_percentages(page: str) -> str:
+    """Keep a number and its percent sign on one line.
+
+    >>> whole_percentages("<article>about 97 % of <b>48</b> %</article>")
+    '<article>about 97\\xa0% of <b>48</b>\\xa0%</article>'
+    """
+    return articles(page, lambda article: texts_of(article, lambda text: PERCENT.sub("\u00a0%", text)))
+
+
+def whole_names(page: str) -> str:
+    """Keep the names of networks, such as U-Net, on one line in headings and tables, and break paths after slashes."""
+
+    def kept(text: str) -> str:
+        text = HYPHENATED.sub(r'<span class="one-line">\g<0></span>', text)
+        return re.sub(r"(?<=\w)/(?=\w)", "/<wbr>", text) if text.endswith(".py") else text
+
+    def short(part: re.Match) -> str:
+        return texts_of(part[0], kept)
+
+    return articles(page, lambda article: HEADING_OR_CELL.sub(short, article))
+
+
 def whole_options(page: str) -> str:
     """Mark options of commands, such as `--data`, which a line break would separate from their hyphens."""
     return re.sub(r'<span class="pre">(?=--?[a-z][\w-]*</span>)', '<span class="pre option">', page)
@@ -95,6 +135,8 @@ RULES: tuple[Callable[[str], str], ...] = (
     plain_references,
     breaks_in_names,
     whole_options,
+    whole_percentages,
+    whole_names,
     icons.replace,
 )
 

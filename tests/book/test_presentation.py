@@ -330,3 +330,14 @@ def test_a_description_is_cut_after_a_word(words: int, end: str):
     document += section
     found = metadata.description(document)
     assert len(found) <= 160 and found.endswith(end) and text.startswith(found.removesuffix(" …"))
+
+
+def test_numbers_keep_their_percent_sign_and_names_their_hyphen():
+    page = "<article><h1>Mask R-CNN</h1><p>A U-Net: 97 % of <b>48</b>\n%, <code>x</code> %d</p><pre>9 %</pre></article>"
+    assert presentation.whole_names(presentation.whole_percentages(page)) == (
+        '<article><h1>Mask <span class="one-line">R-CNN</span></h1><p>A U-Net: 97\u00a0% of <b>48</b>\u00a0%, '
+        "<code>x</code> %d</p><pre>9 %</pre></article>"
+    )
+    assert "segedu/<wbr>losses/<wbr>focal.py" in presentation.whole_names(
+        "<article><h1>segedu/losses/focal.py</h1></article>"
+    )
