@@ -67,6 +67,16 @@
     });
   }
 
+  /** The demonstration replaces its figure, so it takes over the figure's number and the links that lead to it. */
+  function takeNumber(element) {
+    const figure = element.querySelector(":scope > figure"), number = figure?.querySelector(".caption-number");
+    const summary = element.querySelector(".network-summary");
+    if (number) summary.prepend(`${number.textContent.trim()}. `);
+    if (!figure?.id) return;
+    summary.id = figure.id;
+    figure.removeAttribute("id");
+  }
+
   /** Prepare one mount: a button starts the demonstration, and so does scrolling to it. */
   function mount(element) {
     const settings = JSON.parse(element.dataset.settings);
@@ -91,6 +101,7 @@
         await start(element, settings);
         element.dataset.state = "ready";
         element.dataset.readyAt = performance.now();
+        takeNumber(element);
         if (document.activeElement === button) element.querySelector(".network-stage")?.focus({ preventScroll: true });
         button.remove();
         status.remove();

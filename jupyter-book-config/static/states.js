@@ -57,10 +57,10 @@
     const place = make("div", slot, { className: "ex ex-states" });
     const form = make("div", place, { className: "ex-controls", role: "group", ariaLabel: "Controls of the explorer" });
     const frame = make("div", place, { className: "ex-state", tabIndex: 0, role: "group", ariaLabel: "Picture, scrolls where it is wide" });
-    // On a telephone the picture fits the screen, and its text is too small to read until it is enlarged (segedu.css).
-    const enlarge = make("button", place, { className: "ex-reset ex-enlarge", type: "button", textContent: "Enlarge the picture" });
-    enlarge.addEventListener("click", () => {
-      enlarge.textContent = frame.classList.toggle("enlarged") ? "Show the whole picture" : "Enlarge the picture";
+    // On a telephone the picture scrolls, so that its text can be read; a button shrinks it to the screen (segedu.css).
+    const whole = make("button", place, { className: "ex-reset ex-whole", type: "button", textContent: "Show the whole picture" });
+    whole.addEventListener("click", () => {
+      whole.textContent = frame.classList.toggle("whole") ? "Show the picture at a legible size" : "Show the whole picture";
     });
     const sentence = make("p", place, { className: "ex-sentence", ariaLive: "polite" });
     let current = states[0];
@@ -74,6 +74,8 @@
     const update = (state) => {
       current = state;
       frame.replaceChildren(Object.assign(new Image(), { src: state.picture.src, alt: state.picture.alt }));
+      const width = Number(state.picture.getAttribute("width"));
+      if (width) frame.style.setProperty("--full-width", `${width}px`);
       sentence.textContent = state.picture.alt;
       names.forEach((name) => show[name](state.values[name]));
       // the states that one step of a control leads to are loaded in advance

@@ -101,7 +101,7 @@ export function draw(figure, values, result) {
   figure.legend([
     ["used by the output", { fill: colours.blue }], ["not used: a hole", { fill: colours.paper, stroke: colours.muted }],
     ...(values.neighbour ? [["used by its right neighbour (squares)", { stroke: colours.orange, dash: "4 3" }]] : []),
-    ["few paths", { fill: "rgb(250, 225, 120)" }], ["many paths", { fill: "rgb(10, 45, 95)" }], ["no path", { fill: "#ffffff", stroke: colours.muted, symbol: field <= 21 ? "\\" : "" }],
+    ["few paths", { fill: "rgb(250, 225, 120)" }], ["many paths", { fill: "rgb(10, 45, 95)" }], ["no path", { fill: "#ffffff", stroke: colours.muted, symbol: field <= 21 ? "\\" : "", ink: "#1b1b1b" }],
   ]);
 }
 

@@ -60,7 +60,7 @@ export class Figure {
     return panel;
   }
 
-  // Names of colours and lines: [[label, {fill?, stroke?, dash?, symbol?}], ...]; a symbol is a letter upon the colour
+  // Names of colours and lines: [[label, {fill?, stroke?, dash?, symbol?, ink?}], ...]; a symbol is a letter upon the colour, in the colour `ink`
   legend(entries) {
     this.key.replaceChildren();
     for (const [label, style] of entries) {
@@ -69,7 +69,7 @@ export class Figure {
       if (style.fill) draw_element("rect", swatch, { x: 3, y: 2, width: 20, height: 10, fill: style.fill, stroke: style.stroke || "none" });
       else draw_element("line", swatch, { x1: 1, y1: 7, x2: 25, y2: 7, stroke: style.stroke, "stroke-width": 2.5, "stroke-dasharray": style.dash });
       if (style.symbol) {
-        const letter = draw_element("text", swatch, { x: 13, y: 11, fill: COLOURS.ink, "text-anchor": "middle", "font-size": 11 });
+        const letter = draw_element("text", swatch, { x: 13, y: 11, fill: style.ink || COLOURS.ink, "text-anchor": "middle", "font-size": 11 });
         letter.textContent = style.symbol;
       }
       make("span", item, { textContent: label });

@@ -150,7 +150,7 @@ export function draw(figure, values, result, set) {
   steps.forEach((each, k) => curve.circle(k, each.inertia, k === now ? 6 : 3, { fill: k === now ? colours.red : colours.purple }));
   curve.press((x) => set({ step: Math.round(x) }), { drag: true });
   figure.legend([
-    ["border between clusters; path of a centre", { stroke: colours.ink }],
+    ["border between clusters", { fill: "#d0d0d0", stroke: colours.muted, symbol: "|", ink: "#1b1b1b" }], ["path of a centre", { stroke: colours.ink }],
     ["inertia after each step", { stroke: colours.purple }], ["this step", { fill: colours.red }],
   ]);
 }

@@ -108,7 +108,7 @@ export function draw(figure, values, result) {
   draw_shares(figure.panel("shares", { width: 340, height: 270, xlim: [-0.02, 1.02], ylim: [5, 0], axes: false, title: "Shares of the gradient" }), figure, result);
   figure.legend([
     ["outline of the object", { stroke: colours.orange }], ["predicted probability, bright: high", { fill: "#d0d0d0", stroke: colours.muted }],
-    ["gradient from object 1", { fill: colours.orange, symbol: "1" }], ["from object 2", { fill: colours.sky, symbol: "2" }], ["from the background", { fill: colours.grid, symbol: "b" }],
+    ["gradient from object 1", { fill: colours.orange, symbol: "1", ink: colours.paper }], ["from object 2", { fill: colours.sky, symbol: "2", ink: "#1b1b1b" }], ["from the background", { fill: colours.grid, symbol: "b" }],
   ]);
 }
 
