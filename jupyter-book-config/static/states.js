@@ -58,10 +58,12 @@
     const form = make("div", place, { className: "ex-controls", role: "group", ariaLabel: "Controls of the explorer" });
     const frame = make("div", place, { className: "ex-state", tabIndex: 0, role: "group", ariaLabel: "Picture, scrolls where it is wide" });
     // On a telephone the picture scrolls, so that its text can be read; a button shrinks it to the screen (segedu.css).
+    const hint = make("p", place, { className: "figure-hint", textContent: "\u2194 Scroll sideways to see the whole picture.", hidden: true });
     const whole = make("button", place, { className: "ex-reset ex-whole", type: "button", textContent: "Show the whole picture" });
     whole.addEventListener("click", () => {
       whole.textContent = frame.classList.toggle("whole") ? "Show the picture at a legible size" : "Show the whole picture";
     });
+    new ResizeObserver(() => { hint.hidden = frame.scrollWidth <= frame.clientWidth + 1; }).observe(frame);
     const sentence = make("p", place, { className: "ex-sentence", ariaLive: "polite" });
     let current = states[0];
     const show = {};
