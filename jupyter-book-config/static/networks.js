@@ -67,6 +67,15 @@
     });
   }
 
+  /** The figure is hidden while its demonstration runs: its number, and the links to it, go to the demonstration. */
+  function takeNumber(element) {
+    const figure = element.querySelector(":scope > figure"), number = figure?.querySelector(".caption-number");
+    if (!number) return;
+    element.id = figure.id;
+    figure.removeAttribute("id");
+    element.querySelector(".network-summary").prepend(`${number.textContent.trim()}. `);
+  }
+
   /** Prepare one mount: a button starts the demonstration, and so does scrolling to it. */
   function mount(element) {
     const settings = JSON.parse(element.dataset.settings);
@@ -90,6 +99,7 @@
       try {
         await start(element, settings);
         element.dataset.state = "ready";
+        takeNumber(element);
         element.dataset.readyAt = performance.now();
         if (document.activeElement === button) element.querySelector(".network-stage")?.focus({ preventScroll: true });
         button.remove();
