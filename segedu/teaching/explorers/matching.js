@@ -3,7 +3,7 @@
 const CLASSES = ["square", "circle", "nothing"];
 const OBJECTS = [ // class, and the box as centre x, centre y, width, height, relative to the image
   { name: "A", label: 0, box: [0.3, 0.4, 0.2, 0.4] }, { name: "B", label: 0, box: [0.52, 0.4, 0.2, 0.4] },
-  { name: "C", label: 1, box: [0.8, 0.65, 0.24, 0.3] },
+  { name: "C", label: 1, box: [0.8, 0.65, 0.24, 0.3], inside: true }, // above this box, a prediction would cross its name
 ];
 // Predictions 2 to 5; the first one is moved.
 const OTHERS = [[0.19, 0.4, 0.2, 0.4], [0.76, 0.62, 0.26, 0.34], [0.86, 0.7, 0.2, 0.2], [0.45, 0.85, 0.3, 0.2]];
@@ -86,9 +86,11 @@ function draw_image(panel, { colours }, values, { chosen }, set) {
   for (const { name, box } of OBJECTS) {
     panel.box(...corners(box), { fill: colours.sky, opacity: 0.2 });
     panel.box(...corners(box), { stroke: colours.blue, dash: "7 4", width: 2.5 });
-    panel.text(box[0], box[1] - box[3] / 2, name, { dy: -6, fill: colours.blue, weight: 600 });
   }
   boxes.forEach((box, q) => panel.box(...corners(box), { stroke: colours.ink, width: chosen.includes(q) ? 2.2 : 1 }));
+  for (const { name, box, inside } of OBJECTS) {
+    panel.text(box[0], box[1] - box[3] / 2, name, { dy: inside ? 16 : -6, fill: colours.blue, weight: 600, halo: true });
+  }
   chosen.forEach((q, n) => {
     const [, , x2, y2] = corners(boxes[q]), [x, y] = OBJECTS[n].box;
     panel.line([[x2, y2], [x, y]], { stroke: colours.red, width: 3 });
