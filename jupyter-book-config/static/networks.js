@@ -100,7 +100,6 @@
       try {
         await start(element, settings);
         element.dataset.state = "ready";
-        takeNumber(element);
         element.dataset.readyAt = performance.now();
         takeNumber(element);
         if (document.activeElement === button) element.querySelector(".network-stage")?.focus({ preventScroll: true });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,9 @@ def test_all_that_is_predicted_for_a_street(visit: Visit, street: Any) -> None:
     assert (state["query"], state["layer"]) == (street.query, street.layer)
     assert len(state["list"]) == 20 and f"{len(state['segments'])} segments" in state["status"]
     assert not visit.tab.locator(".network > figure").is_visible()
+    # the text links to the figure by its number, so the demonstration that replaces it has both
+    assert re.match(r"Figure [\d.]*\d\. Try it", visit.tab.inner_text(".network-summary"))
+    assert visit.tab.locator(".network-summary[id^=fig-]").count() == 1
 
 
 def test_a_click_selects_the_query_of_the_pixel(visit: Visit) -> None:
