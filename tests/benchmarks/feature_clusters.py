@@ -166,7 +166,7 @@ def main(vit: ViT) -> None:
         numbers[row] = [index for index, _ in found.values()]
     means = {row: float(np.mean(indexes)) for row, indexes in numbers.items()}
     texts = [f"{row} " + " ".join(f"{index:.4f}" for index in indexes) for row, indexes in numbers.items()]
-    print(f"adjusted Rand index, {' and '.join(DRAW)}: {', '.join(texts)}")
+    print(f"adjusted Rand index, {' and '.join(DRAW)}: {', '.join(texts)};")
     gains = [f"{means['ViT'] - mean:+.4f} over {row}" for row, mean in means.items() if row != "ViT"]
     print(f"mean of the ViT {means['ViT']:.4f}: {', '.join(gains)}")
 

@@ -284,7 +284,7 @@ def through_dask(count: int, kill_every: int) -> None:
     first, second = (t1 - t0) / (n1 - marks[0][0]), (t2 - t1) / (n2 - n1)
     print(f"{count} submissions, {len(killed)} workers killed, none lost, none doubled; {first:.2f} s a submission in"
           f" the first half, {second:.2f} in the second; the parent had {rss0} MiB after an eighth,"
-          f" {rss2} at the end")  # fmt: skip
+          f" {rss2} at the end;")  # fmt: skip
 
 
 def small_class(folder: Path, count: int) -> dict[str, tuple[str, float]]:

@@ -389,7 +389,7 @@ def test_features_and_colours() -> None:
     features, colours = find(r"with 50 other streets gives ([\d.]+) for the features and ([\d.]+) for colours\.",
                              source("02-clustering/features"))  # fmt: skip
     measured = row("features of a small ViT: adjusted Rand index")
-    assert rounds_to(float(find(r"ViT ([\d.]+) [\d.]+ mean of", measured)[0]), features)
+    assert rounds_to(float(find(r"ViT ([\d.]+) [\d.]+; mean of", measured)[0]), features)
     assert rounds_to(float(find(r": colour ([\d.]+) ", measured)[0]), colours)
 
 

@@ -368,7 +368,7 @@ def test_where_photographs_in_training_help(prompted: Run) -> None:
     for name, millions in (("photo_sam", 0.61), ("shapes_sam", 0.83)):
         count = sum(parameter.numel() for parameter in pretrained.load(name).parameters())
         assert round(count / 1e6, 2) == millions
-    states(page, "With one click, the second network is better than the first one in every row.")
+    states(page, "With one click, the second network is better than the first one in every column.")
     logged = json.loads(photo_sam.FILE.with_suffix(".json").read_text())["mean_iou"]
     measured = next(
         row.figure for name, row in read_rows(ROOT).items() if name.startswith("one click: mean IoU of shapes_sam")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import deque
+from queue import Empty
 
 import pytest
 
 from segedu.grading.sandbox import cell_clock as clock_module
 from segedu.grading.sandbox.cell_clock import PATIENCE, Clock, process_of, waited_for_processor
+from segedu.grading.sandbox.nbval_items import KernelLost, SegKernel
 from segedu.grading.sandbox.restrictions import LINUX
 
 
@@ -90,3 +93,34 @@ def test_a_process_that_stands_back_has_waited():
     finally:
         for process in pair:
             process.communicate(b"\n")
+
+
+class _Clock:
+    """A clock whose limit is extended when it is asked the second time, as beside a busy neighbour."""
+
+    def __init__(self, *left: float) -> None:
+        self.answers = list(left)
+
+    def left(self) -> float:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def test_a_limit_that_is_extended_at_the_last_moment_interrupts_nobody() -> None:
+    """`Empty` would make nbval interrupt the cell, although its time is not up; the reply arrives afterwards."""
+    kernel = SegKernel.__new__(SegKernel)
+    kernel.queued, kernel.replied, kernel.clock = {"shell": deque()}, False, _Clock(-0.1, 0.5)
+    polls = iter([0, 1])
+
+    def poll(seconds: float) -> int:
+        if received := next(polls):
+            kernel.queued["shell"].append({"reply": 1})
+        return received
+
+    kernel._poll = poll
+    assert kernel.get_message("shell") == {"reply": 1}
+    kernel.clock, polls = _Clock(-0.1), iter([0])
+    with pytest.raises(KernelLost, match="the time limit was reached"):
+        kernel.get_message("shell")
+    kernel.clock, polls = _Clock(9.0), iter([0])
+    with pytest.raises(Empty):
+        kernel.get_message("shell", timeout=0.0)

@@ -151,7 +151,8 @@ class SegKernel(RunningKernel):
                 raise KernelLost("died", "the kernel no longer reports when a cell has ended")
             if self.clock.left() <= 0:
                 raise KernelLost("timeout", "the time limit was reached")
-            raise Empty
+            if clocks[-1].left() <= 0:  # otherwise the limit has been extended since `left` was computed
+                raise Empty
         return self.queued[stream].popleft()
 
     def is_alive(self) -> bool:
