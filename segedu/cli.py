@@ -145,12 +145,9 @@ def budget(
 def mutants(
     labs: Labs = None,
     course: Course = Path("."),
-    write: Annotated[
-        bool, typer.Option("--write", help="Also write course/wrong-answers.md. Use it with all labs.")
-    ] = False,
-    machine: Annotated[
-        bool, typer.Option("--machine", help="Test machine-made mutants instead; takes minutes per lab.")
-    ] = False,
+    write: Annotated[bool, typer.Option("--write", help="Also write course/wrong-answers.md, for all labs.")] = False,
+    machine: Annotated[bool, typer.Option("--machine", help="Test machine-made mutants instead; slow.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Count how answers written blind are diagnosed.")] = False,
     seeds: Annotated[
         int,
         typer.Option(min=0, help="Instead, compare verdicts across this many random draws, with 1 and 2 threads."),
@@ -164,6 +161,10 @@ def mutants(
         from segedu.teaching.mutants.runs import print_machine
 
         print_machine(_course(course), labs or [], SEEDS, jobs)
+    elif fresh:
+        from segedu.teaching.mutants.fresh_table import print_fresh
+
+        print_fresh(_course(course, "tests"), labs or [])
     elif seeds:
         print_steady(_course(course), labs or [], seeds)
     else:

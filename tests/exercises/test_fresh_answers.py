@@ -7,7 +7,8 @@ import pytest
 
 from segedu.teaching import exercises
 from segedu.teaching.mutants import fresh_answers
-from segedu.teaching.mutants.fresh_answers import KINDS, judge_fresh, read_fresh
+from segedu.teaching.mutants.fresh_answers import KINDS, FreshAnswer, FreshVerdict, judge_fresh, read_fresh
+from segedu.teaching.mutants.fresh_table import count, print_fresh
 
 FOLDER = Path(__file__).resolve().parent / "fresh"
 LAB = "04_metrics"
@@ -59,6 +60,26 @@ def test_verdicts(tmp_path, monkeypatch):
     assert len(wrong.named) == 1 and wrong.named[0] in {each.message for each in known.wrong}
     assert wrong.first_line == wrong.named[0] == wrong.record()["first_line"]
     assert endless.stopped and endless.refused == (True, True, True)
+
+
+def test_counts():
+    rows = [("wrong", True, 1, False), ("wrong", True, 1, True), ("wrong", True, 0, False), ("wrong", False, 0, False)]
+    rows += [("right", False, 0, False), ("right", True, 1, False), ("pair", True, 2, True), ("pair", True, 1, True)]
+    counts = count(
+        FreshVerdict(FreshAnswer(LAB, "a", 1, kind, "giou", "", ""), (refused, False), ("You.",) * named, "", False, hedged)
+        for kind, refused, named, hedged in rows
+    )
+    assert (counts.wrong, counts.refused, counts.named, counts.hedged, counts.difference) == (4, 3, 1, 1, 1)
+    assert (counts.right, counts.accepted, counts.pairs, counts.both, counts.one) == (2, 1, 2, 1, 1)
+    assert counts.cells() == ["3/4", "1", "1", "1", "67%", "1/2", "1/2", "1"]
+
+
+def test_the_table(tmp_path, capsys):
+    folder = tmp_path / "tests" / "exercises" / "fresh"
+    folder.mkdir(parents=True)
+    (folder / f"{LAB}-a.txt").write_text(SETUP + f"# %% right | box_iou | as in the text\n{RIGHT}\n")
+    print_fresh(tmp_path, [LAB])
+    assert LAB in capsys.readouterr().out
 
 
 def test_a_lost_stop_is_repeated():

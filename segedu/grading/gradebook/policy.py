@@ -273,7 +273,8 @@ class LabBook:
             record = records.get(name, {})
             autograded = as_decimal(record.get("points", 0))
             own_changes = tuple(change for change in changes if change.exercise == name)
-            misconceptions = tuple(wrong_answer["name"] for wrong_answer in record.get("named", ()))
+            named = () if record.get("hedged") else record.get("named", ())  # a possible mistake is no result
+            misconceptions = tuple(wrong_answer["name"] for wrong_answer in named)
             status = record.get("status", NOTHING if chosen is None else "not graded")
             points = apply_changes(autograded * factor, own_changes)
             results.append(

@@ -70,9 +70,9 @@ class LabStatistics:
         self.bins[charts.bin_index(student_result.final, self.max_points, len(self.bins) - 1)] += 1
         if student_result.status == "graded":
             for exercise in student_result.exercises:
-                self._add_exercise(
-                    exercise.name, exercise.autograded_points, exercise.status, exercise.record.get("named", ())
-                )
+                record = exercise.record
+                named = [] if record.get("hedged") else record.get("named", [])
+                self._add_exercise(exercise.name, exercise.autograded_points, exercise.status, named)
 
     def _add_exercise(self, name: str, points: Decimal, status: str, named: list[dict]) -> None:
         statistics = self.exercises.get(name)

@@ -127,11 +127,12 @@ def _blank_record(submission: Submission, grading_setup: GradingSetup, key: str)
 
 
 def _entry(exercise_cases: ExerciseCases, status: str, **more: Any) -> dict:
-    empty = {"points": 0, "groups": {}, "named": [], "first_line": "", "hint": "", "notes": [], "tampered": False}
+    empty = {"points": 0, "groups": {}, "named": [], "hedged": False, "first_line": "", "hint": "", "notes": []}
     return {
         "name": exercise_cases.exercise.name,
         "max": exercise_cases.exercise.points,
         "status": status,
+        "tampered": False,
         **empty,
         **more,
     }
@@ -199,9 +200,9 @@ def _exercise(
     tampering = _tampering_notes(name, plan, steps)
     entry = _entry(
         exercise_cases, _status(verdict, probe), points=verdict.points, groups=verdict.groups, notes=notes + tampering,
-        named=[{"name": w.name, "message": w.message, "hint": w.hint} for w in verdict.named],
-        first_line=clean(verdict.first_line), hint=clean(verdict.hint, 600), tampered=bool(tampering),
-        error=_error(solution, probe), raised=_raised(outcomes, solution, probe),
+        named=[{"name": w.name, "message": w.message, "hint": w.hint} for w in verdict.named], hedged=verdict.hedged,
+        first_line=clean(verdict.first_line, 600 if verdict.named else 300), hint=clean(verdict.hint, 600),
+        tampered=bool(tampering), error=_error(solution, probe), raised=_raised(outcomes, solution, probe),
     )  # fmt: skip
     return entry | ({"points": 0, "status": "tampered"} if tampering else {})
 

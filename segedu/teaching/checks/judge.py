@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from segedu.teaching.checks.diagnosis import CALL_SECONDS, Diagnosis, TimeIsUp, diagnose, time_limit
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
 from segedu.teaching.checks.outcomes import Difference, first_difference, same_outcome
 from segedu.teaching.checks.probes import copy_value
 from segedu.teaching.checks.recording import outcome_of
+from segedu.teaching.checks.variants import both
 
 DrawnCases = list[tuple[str, int, Case]]
 
@@ -30,7 +32,8 @@ class Verdict:
         points: points earned.
         max_points: points of the exercise.
         groups: name -> `{"passed", "total", "points", "max"}`: cases passed, cases, points earned, points.
-        named: at most two misconceptions whose outcomes equal the student's.
+        named: at most two misconceptions, see `segedu.teaching.checks.diagnosis`.
+        hedged: whether they are only possible, so that the first line says "perhaps".
         first_line: what a student reads first; contains no expected value.
         detail: the same message with the expected value; it is shown for visible cases only.
         hint: what the student should examine next, or "".
@@ -48,6 +51,7 @@ class Verdict:
     hint: str = ""
     difference: Difference | None = None
     failed_case: int | None = None
+    hedged: bool = False
 
     @property
     def passed(self) -> bool:
@@ -91,6 +95,9 @@ class Answers:
     def __init__(self, exercise: Exercise, drawn: DrawnCases) -> None:
         self.exercise, self.drawn = exercise, drawn
         self._wrong: dict[str, list[dict]] = {}
+        self._fails: dict[str, frozenset[int]] = {}
+        self._pairs: dict[tuple[str, str], Callable | None] = {}
+        self._pair_outcomes: dict[tuple[str, str, int], dict | None] = {}
 
     @cached_property
     def reference(self) -> list[dict]:
@@ -102,6 +109,45 @@ class Answers:
         if wrong.name not in self._wrong:
             self._wrong[wrong.name] = outcomes_of(self.exercise, wrong.function, self.drawn)
         return self._wrong[wrong.name]
+
+    def fails(self, wrong: Wrong) -> frozenset[int]:
+        """Indices of the cases on which a wrong answer is not accepted."""
+        if wrong.name not in self._fails:
+            tolerance = self.exercise.tolerance
+            triples: Any = enumerate(zip(self.drawn, self.reference, self.wrong(wrong), strict=True))
+            self._fails[wrong.name] = frozenset(
+                i
+                for i, ((_, _, case), expected, ours) in triples
+                if not self.exercise.accept(case, expected, ours, tolerance)
+            )
+        return self._fails[wrong.name]
+
+    def pair(self, first: Wrong, second: Wrong, index: int) -> dict | None:
+        """Outcome of two wrong answers made together, on one case.
+
+        Args:
+            first: a wrong answer.
+            second: another one, which changes the arguments or the result of the first.
+            index: of the case.
+
+        Returns:
+            The outcome; None if the two cannot be combined, or if their function runs too long.
+        """
+        key = (first.name, second.name)
+        if key not in self._pairs:
+            self._pairs[key] = both(first.function, second.function, self.exercise.reference)
+        function = self._pairs[key]
+        if function is None:
+            return None
+        if (*key, index) not in self._pair_outcomes:
+            self._pair_outcomes[(*key, index)] = None  # remains if the function is stopped
+            try:
+                with time_limit(CALL_SECONDS):
+                    (outcome,) = outcomes_of(self.exercise, function, self.drawn[index : index + 1])
+                self._pair_outcomes[(*key, index)] = outcome
+            except (Exception, TimeIsUp):
+                self._pairs[key] = None
+        return self._pair_outcomes[(*key, index)]
 
 
 def judge(exercise: Exercise, drawn: DrawnCases, got: Sequence[dict | None], answers: Answers | None = None) -> Verdict:
@@ -124,8 +170,7 @@ def judge(exercise: Exercise, drawn: DrawnCases, got: Sequence[dict | None], ans
     points = float(sum(group["points"] for group in groups.values()))
     if all(accepted):
         return Verdict(exercise.name, points, exercise.points, groups)
-    first = accepted.index(False)
-    return _explain(answers, got, first, (points, groups))
+    return _explain(answers, got, accepted, (points, groups))
 
 
 def _groups(exercise: Exercise, drawn: DrawnCases, accepted: Sequence[bool]) -> dict[str, dict]:
@@ -140,11 +185,12 @@ def _groups(exercise: Exercise, drawn: DrawnCases, accepted: Sequence[bool]) -> 
     return groups
 
 
-def _explain(answers: Answers, got: Sequence, failed_case: int, score: tuple) -> Verdict:
+def _explain(answers: Answers, got: Sequence, accepted: Sequence[bool], score: tuple) -> Verdict:
     exercise, drawn, expected = answers.exercise, answers.drawn, answers.reference
     points, groups = score
+    failed_case = accepted.index(False)
     outcome = got[failed_case]
-    named = [] if outcome is None else diagnose(answers, got)
+    found = Diagnosis() if outcome is None else diagnose(answers, got, accepted)
     if outcome is None:
         difference = Difference(
             "the result", *2 * ("your function returned no result, because its cell was stopped first",), np.inf
@@ -156,39 +202,18 @@ def _explain(answers: Answers, got: Sequence, failed_case: int, score: tuple) ->
         if difference is None or (by_property and difference.where != "arguments"):
             text = "the result does not have the property that the exercise requires"
             difference = Difference("the result", text, text, np.inf)
-    line = " Or: ".join(wrong.message for wrong in named)
+    line = found.line
     if not line and outcome is not None and outcome.get("raises") == "NotImplementedError":
         line = f"{exercise.name} is not written yet."
     return Verdict(
-        exercise.name, points, exercise.points, groups, named,
+        exercise.name, points, exercise.points, groups, found.named,
         first_line=line or f"On {_case_name(drawn[failed_case])}: {difference.safe}.",
         detail=f"On {_case_name(drawn[failed_case])}: {difference.text}.",
-        hint=" ".join(dict.fromkeys(wrong.hint for wrong in named if wrong.hint)),
-        difference=difference, failed_case=failed_case,
+        hint=" ".join(dict.fromkeys(wrong.hint for wrong in found.named if wrong.hint)),
+        difference=difference, failed_case=failed_case, hedged=found.hedged,
     )  # fmt: skip
 
 
 def _case_name(drawn: tuple[str, int, Case]) -> str:
     group, index, case = drawn
     return case.get("name") or f"case {index + 1} of {group}"
-
-
-def diagnose(answers: Answers, got: Sequence[dict | None]) -> list[Wrong]:
-    """Find at most two wrong answers whose outcomes match the student's (are equal, by default) on every case."""
-    matching = []
-    exercise, drawn, expected = answers.exercise, answers.drawn, answers.reference
-    for wrong in exercise.wrong:
-        outcomes = answers.wrong(wrong)
-        triples = list(zip(drawn, outcomes, got, strict=True))
-        equal = all(
-            theirs is not None and exercise.alike(case, ours, theirs, exercise.tolerance)
-            for (_, _, case), ours, theirs in triples
-        )
-        if equal and _differs(exercise, drawn, expected, outcomes):
-            matching.append(wrong)
-    return matching[:2]
-
-
-def _differs(exercise: Exercise, drawn: DrawnCases, expected: list[dict], outcomes: list[dict]) -> bool:
-    triples: Any = zip(drawn, expected, outcomes, strict=True)
-    return any(not exercise.accept(case, ours, theirs, exercise.tolerance) for (_, _, case), ours, theirs in triples)

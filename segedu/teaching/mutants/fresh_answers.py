@@ -58,6 +58,7 @@ class FreshVerdict:
         named: the messages of the misconceptions that the visible check names.
         first_line: what the student reads first on the visible seed.
         stopped: whether it ran longer than the limit.
+        hedged: whether the misconceptions are only possible.
     """
 
     answer: FreshAnswer
@@ -65,6 +66,7 @@ class FreshVerdict:
     named: tuple[str, ...]
     first_line: str
     stopped: bool = False
+    hedged: bool = False
 
     def record(self) -> dict[str, Any]:
         """The verdict as one flat row."""
@@ -135,7 +137,9 @@ def judge_fresh(lab: str, imports: str, answers: Sequence[FreshAnswer]) -> Itera
         refused = tuple(verdict is None or verdict.points < verdict.max_points for verdict in verdicts)
         visible = verdicts[0]
         named = () if visible is None else tuple(wrong.message for wrong in visible.named)
-        yield FreshVerdict(answer, refused, named, "" if visible is None else visible.first_line, None in verdicts)
+        first_line = "" if visible is None else visible.first_line
+        hedged = visible is not None and visible.hedged
+        yield FreshVerdict(answer, refused, named, first_line, None in verdicts, hedged)
 
 
 def _verdict(

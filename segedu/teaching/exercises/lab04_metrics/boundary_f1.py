@@ -107,6 +107,48 @@ def whole_masks(preds: Tensor, target: Tensor, tolerance: float) -> float:
     return _f1(preds.numpy(), target.numpy(), tolerance)
 
 
+def _masks(a) -> list[np.ndarray]:
+    return [a.preds.numpy(), a.target.numpy()]
+
+
+def _harmonic(precision: float, recall: float) -> float:
+    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
+
+
+def _near_mask(a) -> float:
+    """Mark pixels within the tolerance of the other mask."""
+    boundaries, masks = _boundaries(a.preds, a.target), _masks(a)
+    if not all(boundary.any() for boundary in boundaries):
+        return boundary_f1(a.preds, a.target, a.tolerance)
+    return _harmonic(*[_disc(masks[1 - i], a.tolerance)[boundaries[i]].mean() for i in (0, 1)])
+
+
+def _inverted(boundary: np.ndarray, tolerance: float) -> np.ndarray:
+    return distance_transform_edt(boundary) <= tolerance
+
+
+def _iou_of_wide(a) -> float:
+    if not _both_have_boundaries(a):
+        return boundary_f1(a.preds, a.target, a.tolerance)
+    one, other = [_disc(boundary, a.tolerance) for boundary in _boundaries(a.preds, a.target)]
+    return float((one & other).sum() / (one | other).sum())
+
+
+def _pooled(a) -> float:
+    if not _both_have_boundaries(a):
+        return boundary_f1(a.preds, a.target, a.tolerance)
+    pred, true = _boundaries(a.preds, a.target)
+    hits = _disc(true, a.tolerance)[pred].sum() + _disc(pred, a.tolerance)[true].sum()
+    return float(hits / (pred.sum() + true.sum()))
+
+
+def _of_the_image(a) -> float:
+    if not _both_have_boundaries(a):
+        return boundary_f1(a.preds, a.target, a.tolerance)
+    pred, true = _boundaries(a.preds, a.target)
+    return _harmonic((pred & _disc(true, a.tolerance)).mean(), (true & _disc(pred, a.tolerance)).mean())
+
+
 recall_only = Variants(precision_only).given(preds=lambda a: a.target, target=lambda a: a.preds)
 EMPTY_HINT = "No boundary in either mask: 1. A boundary in only one of them: 0. Decide this before you divide."
 DIRECTIONS_HINT = "Measure in both directions: from the prediction to the ground truth, and back."
@@ -191,6 +233,63 @@ wrong = [
         right.then(lambda f1, a: f1 if _both_have_boundaries(a) else 0.0),
         "You return 0 when neither mask has a boundary. The two masks agree then, so return 1.",
         EMPTY_HINT,
+    ),
+    Wrong(
+        "outer boundary",
+        right.instead(lambda a: _f1(*[binary_dilation(m) & ~m for m in _masks(a)], a.tolerance)),
+        "Your boundary lies outside the mask. The boundary pixels belong to the mask.",
+        "Remove the eroded mask from the mask, instead of the mask from the dilated one.",
+    ),
+    Wrong(
+        "both sides of the outline",
+        right.instead(
+            lambda a: _f1(*[binary_dilation(m) & ~binary_erosion(m, border_value=1) for m in _masks(a)], a.tolerance)
+        ),
+        "Your boundary has pixels on both sides of the outline. The boundary pixels belong to the mask.",
+        "Remove the eroded mask from the mask, not from the dilated one.",
+    ),
+    Wrong(
+        "distance to the mask",
+        right.instead(_near_mask),
+        "You measure the distance to the other mask. Measure it to its boundary: a pixel deep inside is far from it.",
+        "The distance transform needs the boundary, not the mask.",
+    ),
+    Wrong(
+        "not inverted",
+        right.instead(lambda a: _f1(*_boundaries(a.preds, a.target), a.tolerance, near=_inverted)),
+        "You compute the distance transform of the boundary itself. It measures distances to pixels that are False, "
+        "so invert the boundary.",
+        "`distance_transform_edt(~boundary)` is 0 on the boundary.",
+    ),
+    Wrong(
+        "one boundary is 1",
+        right.then(lambda f1, a: f1 if _both_have_boundaries(a) else 1.0),
+        "You return 1 when only one of the masks has a boundary. The masks differ then, so return 0.",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "factor 2 missing",
+        right.then(lambda f1, a: f1 / 2 if _both_have_boundaries(a) else f1),
+        "You leave out the factor 2 of F1. It is 2PR / (P + R).",
+        "For equal masks, P and R are 1, and so is F1.",
+    ),
+    Wrong(
+        "IoU of wide boundaries",
+        right.instead(_iou_of_wide),
+        "You return the IoU of the two boundaries, each widened by the tolerance. Return F1 of precision and recall.",
+        DIRECTIONS_HINT,
+    ),
+    Wrong(
+        "pooled",
+        right.instead(_pooled),
+        "You add the correct pixels of both boundaries and divide once. Compute precision and recall first.",
+        "F1 is 2PR / (P + R).",
+    ),
+    Wrong(
+        "fractions of the image",
+        right.instead(_of_the_image),
+        "Your precision and recall are fractions of all pixels of the image. Divide by the boundary pixels.",
+        "Precision is the fraction of predicted boundary pixels that are correct.",
     ),
 ]
 

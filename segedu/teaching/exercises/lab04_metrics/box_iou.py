@@ -85,7 +85,21 @@ def paired(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     return _ratio(inter, _area(boxes1) + _area(boxes2) - inter)
 
 
+def _over(a, whole: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    """Intersections divided by `whole(intersections, areas of boxes1, areas of boxes2, areas of enclosing boxes)`."""
+    first, second = a.boxes1[:, None], a.boxes2
+    inter = _clamped(torch.minimum(first[..., 2:], second[:, 2:]) - torch.maximum(first[..., :2], second[:, :2]))
+    hull = (torch.maximum(first[..., 2:], second[:, 2:]) - torch.minimum(first[..., :2], second[:, :2])).prod(-1)
+    return inter / whole(inter, *torch.broadcast_tensors(_area(a.boxes1)[:, None], _area(a.boxes2)), hull)
+
+
+def _areas_from_last_two(a) -> Tensor:
+    whole = [boxes[:, 2:].prod(1) for boxes in (a.boxes1, a.boxes2)]
+    return _over(a, lambda inter, first, second, hull: whole[0][:, None] + whole[1] - inter)
+
+
 CORNER_HINT = "The last two values are the lower right corner."
+UNION_HINT = "The union is the sum of the two areas, minus the intersection."
 right = Variants(box_iou)
 
 wrong = [
@@ -136,6 +150,72 @@ wrong = [
         paired,
         "You compare box i with box i only. Compare every box of boxes1 with every box of boxes2.",
         "Give boxes1 the shape (N, 1, 4) and boxes2 the shape (1, M, 4), and use broadcasting.",
+    ),
+    Wrong(
+        "area of the first",
+        right.instead(lambda a: _over(a, lambda inter, first, second, hull: 2 * first - inter)),
+        "You add the area of the first box twice. Add the areas of both boxes.",
+        "The area of the second box comes from boxes2.",
+    ),
+    Wrong(
+        "over the smaller area",
+        right.instead(lambda a: _over(a, lambda inter, first, second, hull: torch.minimum(first, second))),
+        "You divide by the smaller of the two areas. Divide by the area of the union.",
+        UNION_HINT,
+    ),
+    Wrong(
+        "over the enclosing box",
+        right.instead(lambda a: _over(a, lambda inter, first, second, hull: hull)),
+        "You divide by the area of the box that encloses both. Divide by the area of the union.",
+        UNION_HINT,
+    ),
+    Wrong(
+        "Dice",
+        right.then(lambda iou, a: 2 * iou / (1 + iou)),
+        "You return twice the intersection over the sum of the areas, which is the Dice coefficient. Return the IoU.",
+        UNION_HINT,
+    ),
+    Wrong(
+        "rounded",
+        right.given(boxes1=lambda a: a.boxes1.round(), boxes2=lambda a: a.boxes2.round()),
+        "You round the coordinates to integers. They are continuous here, so do not round them.",
+        "A box can be smaller than a pixel.",
+    ),
+    Wrong(
+        "rounded down",
+        right.given(boxes1=lambda a: a.boxes1.trunc(), boxes2=lambda a: a.boxes2.trunc()),
+        "You cut off the fractions of the coordinates. They are continuous here, so do not round them.",
+        "A box can be smaller than a pixel.",
+    ),
+    Wrong(
+        "only the width clamped",
+        right.instead(lambda a: _iou(a.boxes1, a.boxes2, lambda sides: sides[..., 0].clamp(min=0) * sides[..., 1])),
+        "You clamp only the width of the intersection. Its height can be negative, too.",
+        "Two boxes that overlap in x can be apart in y.",
+    ),
+    Wrong(
+        "height from x",
+        right.instead(lambda a: _iou(a.boxes1, a.boxes2, lambda sides: sides[..., 0].clamp(min=0) ** 2)),
+        "You compute the height of the intersection from the x coordinates. Use y1 and y2.",
+        "The coordinates are x1, y1, x2, y2: the indices of y are 1 and 3.",
+    ),
+    Wrong(
+        "areas as x2 * y2",
+        right.instead(_areas_from_last_two),
+        "You use x2 and y2 as width and height of the boxes. A box is x2 - x1 wide and y2 - y1 high.",
+        CORNER_HINT,
+    ),
+    Wrong(
+        "empty set raises",
+        right.then(lambda iou, a: iou + 0 / len(iou)),
+        "Your function raises an error if a set has no box. Return a matrix with 0 rows or columns.",
+        "Broadcasting treats empty sets correctly. A loop with `torch.stack` does not.",
+    ),
+    Wrong(
+        "empty set without columns",
+        right.then(lambda iou, a: iou if len(iou) else iou.new_zeros(0)),
+        "If the first set has no box, your result has shape (0,). Its shape should be (0, M).",
+        "`torch.tensor` of an empty list has shape (0,). Create the matrix with its final shape first.",
     ),
 ]
 

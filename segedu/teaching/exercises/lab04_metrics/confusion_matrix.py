@@ -38,6 +38,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
         case("three images, label 255 ignored", preds, target, 3, 255),
         case("one of the images completely ignored", preds, blank, 3, 255),
         case("class 0 ignored", *_maps(rng, (5, 8), 3), 3, 0),
+        case("class 2 ignored", *_maps(rng, (4, 9), 4), 4, 2),
     ]
     absent = [case("classes 3 and 4 do not occur", *_maps(rng, (2, 4, 7), 3), 5, 255)]
     return {"core": (2, core), "ignored": (1, ignored), "absent": (1, absent)}
@@ -78,6 +79,35 @@ def averaged(preds: Tensor, target: Tensor, num_classes: int, ignore_index: int 
     """Average the matrices of the images."""
     images = zip(preds.reshape(-1, *preds.shape[-2:]), target.reshape(-1, *target.shape[-2:]), strict=True)
     return torch.stack([confusion_matrix(p, t, num_classes, ignore_index) for p, t in images]).double().mean(0)
+
+
+def _ignores(a) -> bool:
+    return a.ignore_index is not None
+
+
+def _from_one(a) -> Tensor:
+    """Count classes 1 to K."""
+    keep = (a.preds > 0) & (a.target > 0) & (a.preds <= a.num_classes) & (a.target <= a.num_classes)
+    keep = keep & (a.target != a.ignore_index) if _ignores(a) else keep
+    return confusion_matrix(a.preds[keep] - 1, a.target[keep] - 1, a.num_classes, None)
+
+
+def _ignores_predicted(a) -> Tensor:
+    keep = a.target < a.num_classes
+    keep = keep & (a.preds != a.ignore_index) if _ignores(a) else keep
+    return confusion_matrix(a.preds[keep], a.target[keep], a.num_classes, None)
+
+
+def _rows(labels: Tensor) -> int:
+    height, _ = labels.shape
+    return height
+
+
+def _overwritten(preds: Tensor, target: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
+    matrix = confusion_matrix(preds, target, num_classes, ignore_index)
+    if ignore_index is not None:
+        target[target == ignore_index] = num_classes
+    return matrix
 
 
 BINCOUNT_HINT = "`bincount` stops at the largest value that occurs. It has an argument for the length that you need."
@@ -140,6 +170,59 @@ wrong = [
         "shares instead of counts",
         right.then(lambda matrix, a: matrix.double() / matrix.double().sum(1, keepdim=True)),
         "You divide each row by its sum. Return the counts themselves.",
+        "Leave the division to the metrics: counts can be added over batches, fractions cannot.",
+    ),
+    Wrong(
+        "ignore_index 0 as None",
+        right.given(ignore_index=lambda a: a.ignore_index or None),
+        "You test the truth value of ignore_index, so you do not ignore class 0. Compare ignore_index with None.",
+        "`if ignore_index:` is false for None and for 0.",
+    ),
+    Wrong(
+        "each pair once",
+        right.then(lambda matrix, a: matrix.clamp(max=1)),
+        "You count each pair of classes at most once. Count all its pixels.",
+        "`matrix[target, preds] += 1` adds 1 only once to an entry whose index is repeated. Use bincount or np.add.at.",
+    ),
+    Wrong(
+        "classes from 1",
+        right.instead(_from_one),
+        "You let the classes start at 1. They are 0 to num_classes - 1.",
+        "Row 0 belongs to class 0.",
+    ),
+    Wrong(
+        "ignored are correct",
+        right.given(
+            target=lambda a: torch.where(a.target == a.ignore_index, a.preds, a.target) if _ignores(a) else a.target
+        ),
+        "You count ignored pixels as correct pixels of their predicted class. They must not be counted.",
+        "Remove these pixels from both maps before you count anything.",
+    ),
+    Wrong(
+        "ignored in the prediction only",
+        right.instead(_ignores_predicted),
+        "You compare the prediction with ignore_index, and the target only with the classes. Compare the target with "
+        "ignore_index.",
+        "A network never predicts 255, but ignore_index can also be a class. Which map has to be compared with it?",
+    ),
+    Wrong(
+        "target overwritten",
+        _overwritten,
+        "You overwrite the ignored pixels in the argument `target`. The caller still needs the map.",
+        "Index with a mask, which makes a new tensor, or work on `target.clone()`.",
+    ),
+    Wrong(
+        "two axes only",
+        right.instead(
+            lambda a: confusion_matrix(a.preds, a.target, a.num_classes, a.ignore_index) + 0 * _rows(a.target)
+        ),
+        "Your function fails if the maps do not have exactly two axes. They can have any shape.",
+        "Flatten both maps first.",
+    ),
+    Wrong(
+        "fractions of rows",
+        right.then(lambda matrix, a: matrix / matrix.sum(1, keepdim=True).clamp(min=1)),
+        "You divide each row by its sum. Return the counts themselves, also in rows that are not empty.",
         "Leave the division to the metrics: counts can be added over batches, fractions cannot.",
     ),
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -37,6 +40,43 @@ def _parts(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     union = areas / (1 + iou)  # since I = IoU * U and U = A + B - I
     hull = (torch.maximum(a[:, None, 2:], b[:, 2:]) - torch.minimum(a[:, None, :2], b[:, :2])).prod(-1)
     return iou, union, hull
+
+
+def _pairs(a) -> SimpleNamespace:
+    """The parts of GIoU of every pair: IoU, areas, union, and sides and area of the enclosing box."""
+    first, second = a.boxes1[:, None], a.boxes2
+    iou, union, hull = _parts(a.boxes1, a.boxes2)
+    areas = torch.broadcast_tensors(
+        (first[..., 2:] - first[..., :2]).prod(-1), (second[:, 2:] - second[:, :2]).prod(-1)
+    )
+    sides = torch.maximum(first[..., 2:], second[:, 2:]) - torch.minimum(first[..., :2], second[:, :2])
+    summed = (first[..., 2:] - first[..., :2] + second[:, 2:] - second[:, :2]).prod(-1)
+    return SimpleNamespace(a=a, iou=iou, areas=areas, union=union, hull=hull, sides=sides, summed=summed)
+
+
+def _penalised(a, penalty: Callable[[SimpleNamespace], Tensor]) -> Tensor:
+    """IoU minus another penalty."""
+    parts = _pairs(a)
+    return parts.iou - penalty(parts)
+
+
+def _around_all(a) -> Tensor:
+    boxes = torch.cat([a.boxes1, a.boxes2])
+    return (boxes[:, 2:].amax(0) - boxes[:, :2].amin(0)).prod()
+
+
+def _distance(p: SimpleNamespace) -> Tensor:
+    first, second = p.a.boxes1[:, None], p.a.boxes2
+    centres = (first[..., :2] + first[..., 2:] - second[:, :2] - second[:, 2:]) / 2
+    return centres.pow(2).sum(-1) / p.sides.pow(2).sum(-1)
+
+
+def _without_clamp(a) -> Tensor:
+    p = _pairs(a)
+    first, second = a.boxes1[:, None], a.boxes2
+    inter = (torch.minimum(first[..., 2:], second[:, 2:]) - torch.maximum(first[..., :2], second[:, :2])).prod(-1)
+    union = p.areas[0] + p.areas[1] - inter
+    return inter / union - (p.hull - union) / p.hull
 
 
 def clipped(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -109,6 +149,79 @@ wrong = [
         box_iou,
         "You return the IoU. The penalty for empty space in the enclosing box is missing.",
         "Subtract (C - U) / C.",
+    ),
+    Wrong(
+        "C is the larger box",
+        right.instead(lambda a: _penalised(a, lambda p: (torch.maximum(*p.areas) - p.union) / torch.maximum(*p.areas))),
+        "Your C is the area of the larger of the two boxes. It must be that of the smallest box that encloses both.",
+        "The enclosing box starts at the smaller x1 and ends at the larger x2.",
+    ),
+    Wrong(
+        "C is a square",
+        right.instead(lambda a: _penalised(a, lambda p: 1 - p.union / p.sides.amax(-1) ** 2)),
+        "Your enclosing box is a square. It must be the smallest box, which can have different sides.",
+        "Width and height of C are computed separately.",
+    ),
+    Wrong(
+        "C from the sum of sides",
+        right.instead(lambda a: _penalised(a, lambda p: 1 - p.union / p.summed)),
+        "The sides of your enclosing box are the sums of the sides of both boxes. Compute them from its corners.",
+        "The enclosing box starts at the smaller x1 and ends at the larger x2.",
+    ),
+    Wrong(
+        "one C for all",
+        right.instead(lambda a: _penalised(a, lambda p: 1 - p.union / _around_all(a))),
+        "You use one enclosing box around all boxes. Every pair has its own.",
+        "C has shape (N, M), like the IoU.",
+    ),
+    Wrong(
+        "not divided by C",
+        right.instead(lambda a: _penalised(a, lambda p: p.hull - p.union)),
+        "You subtract the area C - U. Divide it by C: the penalty is the empty fraction of C.",
+        "The penalty lies between 0 and 1. Can yours be larger?",
+    ),
+    Wrong(
+        "I over C",
+        right.instead(lambda a: (lambda p: p.iou * p.union / p.hull - 1 + p.union / p.hull)(_pairs(a))),
+        "Your first term is the intersection divided by C. It should be the IoU, which divides it by the union.",
+        "Only the penalty is a fraction of C.",
+    ),
+    Wrong(
+        "covered fraction",
+        right.instead(lambda a: _penalised(a, lambda p: p.union / p.hull)),
+        "You subtract U / C, the covered fraction of C. Subtract the empty fraction, (C - U) / C.",
+        "If the two boxes fill C, there is no penalty.",
+    ),
+    Wrong(
+        "DIoU",
+        right.instead(lambda a: _penalised(a, _distance)),
+        "Your penalty is the squared distance of the centres over the squared diagonal of C, as in DIoU. For GIoU it "
+        "is (C - U) / C.",
+        "GIoU compares areas, DIoU compares distances.",
+    ),
+    Wrong(
+        "union is the sum",
+        right.instead(lambda a: (lambda p: p.iou / (1 + p.iou) - 1 + p.union * (1 + p.iou) / p.hull)(_pairs(a))),
+        "Your union is the sum of both areas. It counts the intersection twice.",
+        "U = A + B - I, in the IoU and in the penalty.",
+    ),
+    Wrong(
+        "no clamp",
+        right.instead(_without_clamp),
+        "You multiply negative widths and heights, so boxes that do not overlap get an intersection. It has to be 0.",
+        "Clamp the sides of the intersection at 0 before you multiply them.",
+    ),
+    Wrong(
+        "transposed",
+        right.given(boxes1=lambda a: a.boxes2, boxes2=lambda a: a.boxes1),
+        "Your result has shape (M, N). Rows must belong to boxes1, columns to boxes2.",
+        "Which of the two sets gets the first axis?",
+    ),
+    Wrong(
+        "penalty only apart",
+        right.instead(lambda a: _penalised(a, lambda p: torch.where(p.iou > 0, 0.0, 1 - p.union / p.hull))),
+        "You subtract the penalty only if the boxes do not overlap. It belongs to every pair.",
+        "Boxes that overlap can leave a part of C empty, too.",
     ),
 ]
 

@@ -80,6 +80,21 @@ def _unless_both_empty(change: Callable[[float, float], tuple], otherwise: tuple
     return right.then(lambda out, a: change(*out) if (a.preds | a.target).any() else otherwise)
 
 
+def _of_counts(tp: int, fp: int, fn: int) -> tuple[float, float]:
+    return (tp / (tp + fp + fn), 2 * tp / (2 * tp + fp + fn)) if tp + fp + fn else (1.0, 1.0)
+
+
+def _over_xor(a) -> float:
+    either = int((a.preds ^ a.target).sum())
+    return int((a.preds & a.target).sum()) / either if either else 1.0
+
+
+def _over_target(a) -> float:
+    if not a.target.any():
+        return float(not a.preds.any())
+    return int((a.preds & a.target).sum()) / int(a.target.sum())
+
+
 EMPTY_HINT = "Two empty masks agree perfectly, so both values are 1. Check the denominator before you divide."
 
 wrong = [
@@ -142,6 +157,57 @@ wrong = [
         smoothed,
         "You add 1 to the numerator and the denominator. That belongs to a loss, not to the metric.",
         "The metric is exact. Treat two empty masks as a separate case instead.",
+    ),
+    Wrong(
+        "Dice by the inverse formula",
+        _unless_both_empty(lambda iou, dice: (iou, iou / (2 - iou))),
+        "You compute Dice as IoU / (2 - IoU), which is the formula for IoU from Dice. Dice is 2 IoU / (1 + IoU).",
+        "Dice is never smaller than IoU. Which of your two values is larger?",
+    ),
+    Wrong(
+        "union is exclusive or",
+        right.instead(lambda a: (_over_xor(a), iou_dice(a.preds, a.target)[1])),
+        "You use the exclusive or as the union, which leaves out the intersection. The union contains it.",
+        "For bool masks, `^` is the exclusive or and `|` is the union.",
+    ),
+    Wrong(
+        "Dice over the union",
+        _unless_both_empty(lambda iou, dice: (iou, 2 * iou)),
+        "You divide twice the intersection by the union. The denominator of Dice is the sum of both areas.",
+        "Dice can never be larger than 1.",
+    ),
+    Wrong(
+        "mean with the background",
+        right.instead(
+            lambda a: tuple(np.mean([iou_dice(a.preds, a.target), iou_dice(~a.preds, ~a.target)], 0).tolist())
+        ),
+        "You average the values of the mask and of the background. Only the mask counts.",
+        "Leave out the inverted masks.",
+    ),
+    Wrong(
+        "true negatives for false negatives",
+        right.instead(lambda a: _of_counts(*[_counts(a.preds, a.target)[i] for i in (0, 1, 3)])),
+        "Your false negatives are the pixels in neither mask. They should be the pixels of the target that are not "
+        "predicted.",
+        "FN: `~preds & target`.",
+    ),
+    Wrong(
+        "false negatives left out",
+        right.instead(lambda a: _of_counts(*_counts(a.preds, a.target)[:2], 0)),
+        "You leave out the false negatives. They belong to both denominators.",
+        "A pixel of the target that is not predicted makes both values smaller.",
+    ),
+    Wrong(
+        "false positives left out",
+        right.instead(lambda a: _of_counts(_counts(a.preds, a.target)[0], 0, _counts(a.preds, a.target)[2])),
+        "You leave out the false positives. They belong to both denominators.",
+        "A predicted pixel outside the target makes both values smaller.",
+    ),
+    Wrong(
+        "IoU is the recall",
+        right.instead(lambda a: (_over_target(a), iou_dice(a.preds, a.target)[1])),
+        "You divide the intersection by the area of the ground truth, which gives the recall. Divide it by the union.",
+        "The union is the pixels in at least one of the masks.",
     ),
 ]
 

@@ -76,6 +76,11 @@ def _metric(compute: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable:
     return right.instead(answer)
 
 
+def _unless_nothing(compute: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """An answer that is NaN if nothing was counted."""
+    return _metric(lambda matrix, inter, union: compute(inter, union) if matrix.any() else torch.tensor(float("nan")))
+
+
 def mean_of_images(matrices: Tensor) -> float:
     """Average the mean IoU of the images."""
     return float(torch.tensor([mean_iou_from_confusion(m) for m in matrices]).double().nanmean())
@@ -150,6 +155,62 @@ wrong = [
         _metric(lambda matrix, inter, union: (inter / (union + inter)).nanmean()),
         "You use the sum of row and column as the union. It counts the true positives twice.",
         "Even a perfect prediction gets only 1/2 this way.",
+    ),
+    Wrong(
+        "mean precision",
+        _metric(lambda matrix, inter, union: (inter / matrix.sum(0).clamp(min=1))[union > 0].mean()),
+        "You divide by the predicted pixels of each class, which gives the precision. Divide by the union, which "
+        "includes false negatives.",
+        "The union of class k is its row and its column. The column alone leaves something out.",
+    ),
+    Wrong(
+        "mean recall",
+        _metric(lambda matrix, inter, union: (inter / matrix.sum(1).clamp(min=1))[union > 0].mean()),
+        "You divide by the ground-truth pixels of each class, which gives the recall. Divide by the union, which "
+        "includes false positives.",
+        "The union of class k is its row and its column. The row alone leaves something out.",
+    ),
+    Wrong(
+        "mean Dice",
+        _metric(lambda matrix, inter, union: (2 * inter / (union + inter))[union > 0].mean()),
+        "You average the Dice coefficients of the classes. Average their IoUs.",
+        "IoU has the intersection once in the numerator, and the union in the denominator.",
+    ),
+    Wrong(
+        "one division for all",
+        _metric(lambda matrix, inter, union: inter.sum() / union.sum()),
+        "You add the intersections and the unions of all classes before you divide. Divide once per class.",
+        "The mean over the classes comes last.",
+    ),
+    Wrong(
+        "background left out",
+        _metric(lambda matrix, inter, union: (inter / union)[1:][union[1:] > 0].mean()),
+        "You leave out class 0. Here it counts like any other class.",
+        "The mean is over all classes that occur.",
+    ),
+    Wrong(
+        "0 if nothing counts",
+        right.then(lambda out, a: out if a.matrices.any() else 0.0),
+        "You return 0 if nothing is counted. Return NaN: there is no class to average.",
+        "The mean of an empty set is not defined.",
+    ),
+    Wrong(
+        "nothing raises",
+        right.then(lambda out, a: out + 0 / int(a.matrices.sum())),
+        "Your function raises an error if nothing is counted. Return NaN.",
+        "The mean of an empty set is not defined. Check how many classes occur before you divide.",
+    ),
+    Wrong(
+        "absent is 0, except if all are",
+        _unless_nothing(lambda inter, union: (inter / union.clamp(min=1)).mean()),
+        "You count a class that occurs nowhere as IoU 0, unless no class occurs. Leave it out of the mean.",
+        ABSENT_HINT,
+    ),
+    Wrong(
+        "absent is 1, except if all are",
+        _unless_nothing(lambda inter, union: torch.where(union > 0, inter / union, 1.0).mean()),
+        "You count a class that occurs nowhere as IoU 1, unless no class occurs. Leave it out of the mean.",
+        ABSENT_HINT,
     ),
 ]
 
