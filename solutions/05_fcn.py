@@ -647,10 +647,10 @@ for stride in (32, 16, 8):
 
 # %% [markdown] name="table_text"
 # The column "frequent" is a simple baseline: at each pixel it predicts the class that is most frequent at this
-# position in the training images. The columns "bound" are not predictions of a network but upper bounds. They use
-# scores computed from the ground truth, as the widget does. For which classes is a network farthest from its upper
-# bound? (On photographs we have run these cells only on a CPU, for a few iterations and without the weights of
-# ImageNet.)
+# position in the training images. The columns "bound" are not predictions of a network but approximate upper bounds.
+# They use scores computed from the ground truth, as the widget does, so a network can exceed them for some classes. For
+# which classes is a network farthest below its bound? (On photographs we have run these cells only on a CPU, for a few
+# iterations and without the weights of ImageNet.)
 
 # %% name="train_table" role="train"
 from segedu.metrics.semantic import iou_per_class
