@@ -20,6 +20,7 @@ from typing import Annotated
 import typer
 
 from segedu.command_errors import SentenceGroup
+from segedu.grading import notebook_commands
 from segedu.recipes import commands, data_command
 
 app = typer.Typer(cls=SentenceGroup, no_args_is_help=True, add_completion=False)
@@ -192,6 +193,8 @@ for command in (
     commands.evaluate,
     commands.export,
     data_command.data,
+    notebook_commands.check,
+    notebook_commands.capstone,
 ):
     app.command()(command)
 
@@ -305,16 +308,6 @@ def grade(
     limits = (level, trust, cell_seconds, total_seconds)
     job = Job(submissions, lab, out, _course(course), jobs, seed, *limits, exercise, dask, layout)
     raise typer.Exit(command.grade(job, expect))
-
-
-@app.command()
-def capstone(
-    handed_in: Annotated[list[Path], typer.Argument(help="Saved notebooks, or folders of saved notebooks.")],
-) -> None:
-    """Print the reports in saved capstone notebooks and what each one lacks, without running the notebooks."""
-    from segedu.grading.capstone_reports import print_reports
-
-    raise typer.Exit(print_reports(handed_in))
 
 
 @app.command()

@@ -569,3 +569,6 @@ if SCALE == "gpu":
 # chapter 13.
 #
 # Submit the notebook as it is. Grading uses new inputs of the same kinds.
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/01_tasks.ipynb` in a terminal. The command runs
+# the notebook as the grader will, and prints your points and the feedback.

@@ -720,3 +720,6 @@ for kind, values in rand_indices.items():
 #   `PHOTO` to an image of your own.
 # - How good is a segmentation? To answer this question you need a metric, which is the topic of
 #   [lab 4](04_metrics.ipynb).
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/02_clustering.ipynb` in a terminal. The command
+# runs the notebook as the grader will, and prints your points and the feedback.

@@ -682,3 +682,6 @@ print(f"  {'your loops':<11}{speed(your_loops, images[:1, :4, :16, :16], weight[
 # - Chapter 5 builds FCN and SegNet from these operations.
 # - In lab 6 you follow the sizes of a U-Net from 572 pixels to 388 pixels.
 # - Chapter 8 uses dilation to keep the resolution of deep maps.
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/03_convolution.ipynb` in a terminal. The command
+# runs the notebook as the grader will, and prints your points and the feedback.

@@ -653,3 +653,6 @@ if SCALE == "gpu":
 # - Lab 6 trains a U-Net and reports the mean IoU that you implemented.
 # - Chapter 7 converts these metrics to losses. Chapter 13 builds average precision and panoptic quality on the IoU of
 #   boxes and masks.
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/04_metrics.ipynb` in a terminal. The command
+# runs the notebook as the grader will, and prints your points and the feedback.

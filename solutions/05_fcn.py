@@ -793,3 +793,6 @@ if VOC:
 # - Switch off the random flips. How do the training loss and the mean IoU change?
 # - Chapter 6 gives the upsampling path about as many channels as the downsampling path. The result is the U-Net.
 # - Chapter 8 examines what FCN cannot see: the whole scene at once.
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/05_fcn.ipynb` in a terminal. The command runs
+# the notebook as the grader will, and prints your points and the feedback.

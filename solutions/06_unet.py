@@ -819,3 +819,6 @@ if PETS:
 # - Train with your weight map: `cross_entropy` has an argument `pixel_weights`.
 # - Chapter 7 is about losses: how do you train when the cells cover 2 % of the image?
 # - Later chapters separate cells that touch (9, 10) and extend the U-Net to three dimensions (16).
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/06_unet.ipynb` in a terminal. The command runs
+# the notebook as the grader will, and prints your points and the feedback.

@@ -684,3 +684,6 @@ show(
 # - Change one thing in the training cell: $\gamma = 0$, $s = 100$, or ten times as many iterations. Does cross-entropy
 #   reach the IoU of Dice?
 # - Chapters 11 and 12 train detectors with box losses. Chapter 15 combines Dice and cross-entropy for masks.
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/07_losses.ipynb` in a terminal. The command runs
+# the notebook as the grader will, and prints your points and the feedback.

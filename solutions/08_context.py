@@ -715,3 +715,6 @@ for label, row in enumerate(counts):
 #   the lists `[16, 24, 32]` and `[2, 2, 1]`). When is the network without a head good enough?
 # - Add your `aspp` to the network at output stride 16 (one more entry in `plans`). Does it help on the streets after
 #   200 iterations, and after 1,000?
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/08_context.ipynb` in a terminal. The command
+# runs the notebook as the grader will, and prints your points and the feedback.

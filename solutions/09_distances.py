@@ -993,3 +993,6 @@ show(
 # - Train `stars` with 8 rays, and with 4. What does the accuracy at IoU 0.75 show that the accuracy at 0.5 does not?
 # - In chapter 10, the network predicts two other quantities for each pixel: the offset to the centre of its object, and
 #   how large a region around this centre belongs to the object.
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/09_distances.ipynb` in a terminal. The command
+# runs the notebook as the grader will, and prints your points and the feedback.

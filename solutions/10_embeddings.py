@@ -786,3 +786,6 @@ show(
 #   Is that better than before?
 # - Use cells of many sizes: pass `radius=(3.5, 13)` to `draw_cells` in the data cell. How does the map of sigma change?
 # - Chapter 9 solves the same task with distances and flows. Lab 11 starts from bounding boxes.
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/10_embeddings.ipynb` in a terminal. The command
+# runs the notebook as the grader will, and prints your points and the feedback.

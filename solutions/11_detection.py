@@ -1135,3 +1135,6 @@ show(
 # - With an internet connection, `segedu.weights.load("fasterrcnn_resnet50_fpn")` loads torchvision's detector, which
 #   you can try on your photographs.
 # - The detectors of chapter 12 have no second stage. Chapter 14 adds a mask to each box.
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/11_detection.ipynb` in a terminal. The command
+# runs the notebook as the grader will, and prints your points and the feedback.

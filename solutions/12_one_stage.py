@@ -1040,3 +1040,6 @@ show(fig, alt="Four new images: above with their ground-truth boxes, below with 
 # - In `learn_set`, pass one more argument to `loss_of`: `no_object_weight=0.0`. (The loss is still defined, because the
 #   four matched queries have the weight 1.) How many boxes predict an object at the end, and why?
 # - In lab 13 you write the metrics of detectors. In lab 14 you predict a mask for each box.
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/12_one_stage.ipynb` in a terminal. The command
+# runs the notebook as the grader will, and prints your points and the feedback.

@@ -750,3 +750,6 @@ if SCALE == "gpu":
 #   many images.
 # - In chapters 11 and 12 you build detectors that output such ranked lists. Chapter 15 builds panoptic models, which
 #   are evaluated with PQ.
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/13_metrics.ipynb` in a terminal. The command
+# runs the notebook as the grader will, and prints your points and the feedback.

@@ -1071,3 +1071,6 @@ show(
 # - Call `matrix_nms` with a sigma of 0.5, and of 8. Which duplicates remain?
 # - `segedu train mask_rcnn --data shapes` trains the library's network. Replace `mask_rcnn` with `yolact`, `condinst`
 #   or `solov2` to train the others. The [results page](../course/results.md) lists the results of all of them.
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/14_top_down.ipynb` in a terminal. The command
+# runs the notebook as the grader will, and prints your points and the feedback.

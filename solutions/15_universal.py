@@ -1105,3 +1105,6 @@ show(panels(pictures, columns=3, width=3), alt=alt)
 # - Change `read` so that it uses MaskFormer's own panoptic inference: each pixel belongs to the query with the largest
 #   product of class probability and mask value. This takes about ten lines. Is it better than the merge?
 # - Lab 16 is about a network that predicts no classes. It segments the object on which you click.
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/15_universal.ipynb` in a terminal. The command
+# runs the notebook as the grader will, and prints your points and the feedback.

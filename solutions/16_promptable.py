@@ -1139,3 +1139,6 @@ show(fig, alt=f"An image with a click, and three masks predicted by {model_name}
 # - **The capstone.** You have now worked with data, losses, networks, metrics and labels. Choose a problem of your own
 #   and solve it, from the images to a report: see [the capstone's notebook](capstone.ipynb) and [its
 #   requirements](../course/capstone.md).
+#
+# Before you hand in this notebook, save it, and run `segedu check labs/16_promptable.ipynb` in a terminal. The command
+# runs the notebook as the grader will, and prints your points and the feedback.
