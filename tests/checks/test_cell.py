@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from segedu.teaching import exercises
-from segedu.teaching.checks import cell
+from segedu.teaching.checks import cell, run_cases
 from segedu.teaching.checks.cell import CheckFailed, lab_tools
 from segedu.teaching.checks.drawing import DRAWERS, draw_difference
 from segedu.teaching.checks.exercise import Exercise, Wrong
 from segedu.teaching.checks.judge import draw, outcomes_of
+from segedu.teaching.checks.show_failure import short_call
 
 
 def mean(values):
@@ -95,6 +96,71 @@ def test_a_library_function_is_no_answer(tools, capsys):
 def test_anything_else_is_refused_by_name(tools, thing):
     with pytest.raises(ValueError, match="expected one of the functions of lab 00_tiny: mean"):
         tools[0](thing)
+
+
+def test_an_endless_loop_is_stopped_and_named(tools, capsys, monkeypatch):
+    monkeypatch.setattr(run_cases, "SECONDS", 0.3)
+
+    def endless(values):
+        while True:
+            pass
+
+    tools[0](written(endless))
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith("On case 1 of core: your function was stopped after 0.3 seconds")
+    assert any("core 0 of 1, edge 0 of 1" in line for line in rest)
+
+
+def test_an_interruption_names_the_case_and_forgets_the_pass(tools, capsys):
+    def interrupted(values):
+        raise KeyboardInterrupt
+
+    check, use = tools
+    right = written(lambda values: values.mean())
+    check(right)
+    with pytest.raises(KeyboardInterrupt):
+        check(written(interrupted))
+    assert "mean: interrupted on case 1 of core." in capsys.readouterr().out
+    assert use(right) is mean
+
+
+def test_printed_output_comes_after_the_verdict_and_is_capped(tools, capsys):
+    def noisy(values):
+        print("x" * 9000)
+        return float(np.mean(values))
+
+    tools[0](written(noisy))
+    out = capsys.readouterr().out
+    assert out.index("core 1 of 1") < out.index("Printed by your function") < out.index("xxx")
+    assert len(out) < 5000 and "left out" in out
+
+
+def test_an_edited_function_is_not_used_until_it_is_checked(tools, capsys):
+    check, use = tools
+    sources = ["def mean(values):\n    return float(values.mean())", "def mean(values):\n    return 7.0"]
+    first, again, edited = {"np": np}, {"np": np}, {"np": np}
+    for notebook, source in ((first, sources[0]), (again, sources[0]), (edited, sources[1])):
+        exec(source, notebook)
+    check(first["mean"])
+    capsys.readouterr()
+    assert use(again["mean"]) is again["mean"] and not capsys.readouterr().out, "the same source, run again"
+    assert use(edited["mean"]) is mean
+    assert "You changed mean after its check" in capsys.readouterr().out
+
+
+def test_the_result_keeps_the_failing_call(tools, capsys):
+    check, _ = tools
+    case = check(written(lambda values: 7.0))
+    assert "`case = check(mean)` keeps case.inputs, case.expected and case.yours." in capsys.readouterr().out
+    assert case.yours == 7.0 and mean(*case.inputs) == case.expected and not case.passed
+    assert check(written(mean)).inputs is None
+
+
+def test_a_short_call_is_written_out():
+    exercise = Exercise("add", 1, lambda rng: {"core": (1, [])}, lambda a, b: a + b, [])
+    assert short_call(exercise, {"args": [45, (3, 1)]}) == "add(45, (3, 1))"
+    assert short_call(exercise, {"args": [np.ones(2), 3]}) == ""
+    assert short_call(exercise, {"args": ["x" * 200]}) == ""
 
 
 def test_raises_under_nbval_and_nbgrader_only(monkeypatch):

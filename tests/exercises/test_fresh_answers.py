@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from segedu.teaching import exercises
+from segedu.teaching.checks.time_limit import LimitReached, time_limit
 from segedu.teaching.mutants import fresh_answers
 from segedu.teaching.mutants.fresh_answers import KINDS, FreshAnswer, FreshVerdict, judge_fresh, read_fresh
 from segedu.teaching.mutants.fresh_table import count, print_fresh
@@ -85,13 +86,13 @@ def test_the_table(tmp_path, capsys):
 def test_a_lost_stop_is_repeated():
     end = time.monotonic() + 60  # so that the test fails, and does not hang, if nothing stops it
     lost = False
-    with pytest.raises(fresh_answers._LimitReached), fresh_answers._time_limit(1):
+    with pytest.raises(LimitReached), time_limit(1):
         while time.monotonic() < end:
             if lost:
                 continue
             try:
                 while time.monotonic() < end:
                     pass
-            except fresh_answers._LimitReached:  # as it happens in a destructor
+            except LimitReached:  # as it happens in a destructor
                 lost = True
     assert lost

@@ -135,7 +135,7 @@ def test_what_changed_is_decided_here(cases_by_name):
     forged = [one | {"arguments": [one["arguments"][0] * 0], "mutated": []} for one in right]
     outcomes, notes = compare.read_outcomes(exercise_cases, files_of(exercise_cases, forged))
     verdict = compare.verdict_of(exercise_cases, outcomes)
-    assert verdict.points == 0 and "changes its argument number 1" in verdict.first_line and notes == []
+    assert verdict.points == 0 and "changed its argument" in verdict.first_line and notes == []
 
 
 def test_a_case_without_an_outcome_costs_its_group_only(cases_by_name):

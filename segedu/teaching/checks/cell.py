@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import builtins
-import html
 import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from segedu.teaching.checks.drawing import draw_difference
 from segedu.teaching.checks.exercise import Exercise
 from segedu.teaching.checks.hidden import without
-from segedu.teaching.checks.judge import Verdict, draw, judge, outcomes_of
+from segedu.teaching.checks.judge import Verdict, draw
+from segedu.teaching.checks.run_cases import run_cases
+from segedu.teaching.checks.show_failure import FailedCase, failed_case, fold, show_failure
 
 VISIBLE_SEED = 0
 
 
 class CheckFailed(AssertionError):
     """A check failed. Raised under nbval and nbgrader only; the text is the first line that the student sees."""
+
+
+class CheckResult:
+    """What `check` returns: `inputs`, `expected` and `yours` of the first failed case, or None if the check passed."""
+
+    def __init__(self, verdict: Verdict, failed: FailedCase | None) -> None:
+        self.passed = verdict.passed
+        self.inputs = failed and failed.inputs
+        self.expected = failed and failed.expected
+        self.yours = failed and failed.yours
+
+    def _ipython_display_(self) -> None:
+        """Display nothing: the check has already printed its verdict."""
 
 
 def setup() -> None:
@@ -60,7 +73,7 @@ def lab_tools(lab: str, exercises: Sequence[Exercise], forbidden: Sequence[str] 
     passed: dict[str, Callable] = {}
     noted: dict[str, object] = {}  # exercise -> the cell that has printed that it uses the library's version
 
-    def check(function: Callable) -> None:
+    def check(function: Callable) -> CheckResult:
         """Check your function on a few inputs; grading draws new ones.
 
         Args:
@@ -72,11 +85,12 @@ def lab_tools(lab: str, exercises: Sequence[Exercise], forbidden: Sequence[str] 
         """
         exercise = _find(by_name, function, lab, sys._getframe(1).f_globals)
         passed.pop(exercise.name, None)
-        verdict = _judge_visibly(exercise, function, hidden)
+        verdict, failed = _judge_visibly(exercise, function, hidden)
         if verdict.passed:
             passed[exercise.name] = function
         elif raises_on_failure():
             raise CheckFailed(verdict.first_line)
+        return CheckResult(verdict, failed)
 
     def use(function: Callable) -> Callable:
         """Return your function if its check has passed, otherwise the library's, so that the lab continues either way.
@@ -85,12 +99,30 @@ def lab_tools(lab: str, exercises: Sequence[Exercise], forbidden: Sequence[str] 
             function: one of this lab's exercises.
         """
         exercise = _find(by_name, function, lab, sys._getframe(1).f_globals)
-        if exercise.name not in passed and noted.get(exercise.name) != (cell := _running_cell()):
+        checked = passed.get(exercise.name)
+        if checked is not None and _same_code(checked, function):
+            return function
+        if noted.get(exercise.name) != (cell := _running_cell()):
             noted[exercise.name] = cell
-            print(f"({exercise.name} has not passed its check yet, so this cell uses the library's version.)")
-        return passed.get(exercise.name, exercise.reference)
+            print(_library_note(exercise.name, changed=checked is not None))
+        return exercise.reference
 
     return check, use
+
+
+def _library_note(name: str, changed: bool) -> str:
+    if changed:
+        return f"(You changed {name} after its check, so this cell uses the library's version. Run the check again.)"
+    return f"({name} has not passed its check yet, so this cell uses the library's version.)"
+
+
+def _same_code(checked: Callable, function: Callable) -> bool:
+    """Whether a function is the checked one, or the same source defined again, as by running its cell twice."""
+    if checked is function:
+        return True
+    parts = ("__code__", "__defaults__", "__kwdefaults__")
+    is_plain = hasattr(checked, "__code__") and not checked.__closure__ and not getattr(function, "__closure__", True)
+    return is_plain and all(getattr(checked, part) == getattr(function, part) for part in parts)
 
 
 def _running_cell() -> object:
@@ -117,27 +149,31 @@ def _find(by_name: dict[str, Exercise], function: Callable, lab: str, notebook: 
     return by_name[name]
 
 
-def _judge_visibly(exercise: Exercise, function: Callable, hidden: Sequence[str]) -> Verdict:
+def _judge_visibly(exercise: Exercise, function: Callable, hidden: Sequence[str]) -> tuple[Verdict, FailedCase | None]:
     drawn = draw(exercise, VISIBLE_SEED)
     with without(hidden, function) as called:  # an answer that passes here must not fail in grading
-        got = outcomes_of(exercise, called, drawn)
-    verdict = judge(exercise, drawn, got)
+        run = run_cases(exercise, called, drawn)
     origin = getattr(function, "__module__", None) or ""
+    verdict = run.verdict()
     if origin.partition(".")[0] == "segedu":
         line = f"Your {exercise.name} is the library's own function, of {origin}. Grading hides it: write it yourself."
         verdict = Verdict(exercise.name, 0.0, exercise.points, _without_points(verdict.groups), first_line=line)
         print(line)
-        return verdict
+        return verdict, None
+    failed = None
     if verdict.passed:
         print(f"\x1b[32m{exercise.name}: {verdict.tally}.\x1b[0m Grading draws new inputs.")
     else:
-        _show_failure(exercise, verdict, drawn, got)
+        failed = failed_case(exercise, drawn, run.outcomes, verdict)
+        show_failure(exercise, verdict, failed)
         if replaced := replaced_builtins(function):
             print(
                 f"In this notebook {', '.join(replaced)} are not Python's own, because an `import *` replaced them. "
                 "Import only the names that you need."
             )
-    return verdict
+    if run.printed:
+        fold("Printed by your function", run.printed, plain_text=f"Printed by your function:\n{run.printed}")
+    return verdict, failed
 
 
 def replaced_builtins(function: Callable) -> list[str]:
@@ -152,51 +188,3 @@ def replaced_builtins(function: Callable) -> list[str]:
 
 def _without_points(groups: dict[str, dict]) -> dict[str, dict]:
     return {name: {**group, "passed": 0, "points": 0} for name, group in groups.items()}
-
-
-def _show_failure(exercise: Exercise, verdict: Verdict, drawn: list, got: list) -> None:
-    """Show the first line, the picture, the hint and the tally; the traceback comes last and folded."""
-    case = drawn[verdict.failed_case][2]
-    outcome = got[verdict.failed_case]
-    if outcome.get("raises") == "NotImplementedError":
-        print(verdict.first_line)
-        return
-    print(verdict.first_line if verdict.named else verdict.detail.replace("\n", " "))
-    expected = outcomes_of(exercise, exercise.reference, [drawn[verdict.failed_case]])[0]
-    _show_picture(exercise.kind, case, expected, outcome)
-    if verdict.named:
-        print(verdict.detail)
-    if verdict.hint:
-        print(f"Hint: {verdict.hint}")
-    print(f"{exercise.name}: {verdict.tally}; grading draws new inputs.")
-    if trace := outcome.get("_traceback"):
-        _fold("Traceback", trace)
-
-
-def _show_picture(kind: str, case: dict, expected: dict, got: dict) -> None:
-    """Draw the difference. A picture that cannot be drawn must not hide the message."""
-    if not _in_notebook():
-        return
-    try:
-        picture = draw_difference(kind, case, expected, got)
-    except Exception as error:
-        print(f"(The picture could not be drawn: {type(error).__name__}.)")
-        return
-    if picture:
-        from segedu.viz import show
-
-        show(*picture)
-
-
-def _in_notebook() -> bool:
-    return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
-
-
-def _fold(title: str, text: str) -> None:
-    if not _in_notebook():
-        print(text)
-        return
-    from IPython.display import display
-
-    folded = f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"
-    display({"text/html": folded, "text/plain": text.strip().splitlines()[-1]}, raw=True)

@@ -6,8 +6,9 @@ answers, which are our own code.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -199,21 +200,33 @@ def _explain(answers: Answers, got: Sequence, accepted: Sequence[bool], score: t
         difference = first_difference(expected[failed_case], outcome, exercise.tolerance)
         # The reference's value is only one of many correct ones: do not print it as the expected value.
         by_property = exercise.accept is not same_outcome and "value" in outcome and "value" in expected[failed_case]
-        if difference is None or (by_property and difference.where != "arguments"):
+        if difference is None or (by_property and difference.where not in ("arguments", "return")):
             text = "the result does not have the property that the exercise requires"
             difference = Difference("the result", text, text, np.inf)
+        elif difference.where == "arguments":
+            difference = _name_argument(exercise, drawn[failed_case][2], outcome["mutated"][0], difference)
     line = found.line
-    if not line and outcome is not None and outcome.get("raises") == "NotImplementedError":
+    if not line and outcome is not None and outcome.get("_stub"):
         line = f"{exercise.name} is not written yet."
     return Verdict(
         exercise.name, points, exercise.points, groups, found.named,
-        first_line=line or f"On {_case_name(drawn[failed_case])}: {difference.safe}.",
-        detail=f"On {_case_name(drawn[failed_case])}: {difference.text}.",
+        first_line=line or f"On {case_name(drawn[failed_case])}: {difference.safe}.",
+        detail=f"On {case_name(drawn[failed_case])}: {difference.text}.",
         hint=" ".join(dict.fromkeys(wrong.hint for wrong in found.named if wrong.hint)),
         difference=difference, failed_case=failed_case, hedged=found.hedged,
     )  # fmt: skip
 
 
-def _case_name(drawn: tuple[str, int, Case]) -> str:
+def _name_argument(exercise: Exercise, case: Case, position: int, difference: Difference) -> Difference:
+    """Name the argument that the student's function changed in place, if the case holds the function's arguments."""
+    names = list(inspect.signature(exercise.reference).parameters)
+    if "inputs" in case or position >= len(names):
+        return difference
+    text = f"your function changed its argument `{names[position]}`; copy it first"
+    return replace(difference, text=text, safe=text)
+
+
+def case_name(drawn: tuple[str, int, Case]) -> str:
+    """Name a drawn case, as messages do."""
     group, index, case = drawn
     return case.get("name") or f"case {index + 1} of {group}"

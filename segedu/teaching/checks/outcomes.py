@@ -270,8 +270,11 @@ KEY_NAMES = {
 
 def _key_difference(expected: dict, got: dict, tolerance: float) -> Difference | None:
     if expected.get("mutated") != got.get("mutated") and got.get("mutated"):
-        text = f"your function changes its argument number {got['mutated'][0] + 1}. Work on a copy instead"
+        text = f"your function changed its argument number {got['mutated'][0] + 1}; copy it first"
         return Difference("arguments", text, text, np.inf)
+    if expected.get("value") is not None and "value" in got and got["value"] is None:
+        text = "your function returns None, so a `return` may be missing"
+        return Difference("return", text, text, np.inf)
     keys = [key for key in expected if not key.startswith("_")]
     if missing := [key for key in keys if key not in got]:
         text = f"the outcome has no {missing[0]}"

@@ -8,6 +8,7 @@ It records raw values (the result, the arguments after the call, gradients, shap
 from __future__ import annotations
 
 import builtins
+import inspect
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -45,21 +46,32 @@ def _builtin_name(error: BaseException) -> str:
     return "Exception"
 
 
-def _raised(error: BaseException) -> dict:
+def _raised(error: BaseException, function: Callable) -> dict:
     frames = error.__traceback__
     while frames and frames.tb_frame.f_code.co_filename == __file__:  # begin in the student's code
         frames = frames.tb_next
     text = "".join(traceback.format_exception(type(error), error, frames, chain=False))
-    return {"raises": _builtin_name(error), "_message": str(error)[:500], "_traceback": text[-4000:]}
+    recording = {"raises": _builtin_name(error), "_message": str(error)[:500], "_traceback": text[-4000:]}
+    return {**recording, "_stub": True} if _is_stub(error, function) else recording
 
 
-def _guarded(run: Callable[[], dict]) -> dict:
+def _is_stub(error: BaseException, function: Callable) -> bool:
+    """Whether the function itself raises NotImplementedError, as a lab's stub does; torch raises it for some dtypes."""
+    frames = error.__traceback__
+    while frames and frames.tb_next:
+        frames = frames.tb_next
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    is_own = code is not None and frames is not None and frames.tb_frame.f_code is code
+    return type(error) is NotImplementedError and is_own and "NotImplementedError" in code.co_names
+
+
+def _guarded(run: Callable[[], dict], function: Callable) -> dict:
     try:
         return run()
     except NotPlain as error:
         return {"refused": str(error)}
     except (Exception, SystemExit) as error:
-        return _raised(error)
+        return _raised(error, function)
 
 
 def _after_call(arguments: list) -> list:
@@ -89,7 +101,7 @@ def call(function: Callable, case: dict) -> dict:
         value = function(*case["args"])
         return {"value": plain(value), "arguments": _after_call(case["args"])}
 
-    return _guarded(run)
+    return _guarded(run, function)
 
 
 def call_grad(function: Callable, case: dict) -> dict:
@@ -114,7 +126,7 @@ def call_grad(function: Callable, case: dict) -> dict:
         return {"value": plain(value), "grads": grads, "arguments": _after_call(args)}
 
     with torch.inference_mode(False), torch.enable_grad():  # a notebook may have switched gradients off
-        return _guarded(run)
+        return _guarded(run, function)
 
 
 def _gradients(output: Any, inputs: list, seed: int) -> list:
@@ -147,6 +159,8 @@ def module(function: Callable, case: dict) -> dict:
 
     def run() -> dict:
         net = function(*case["args"])
+        if net is None:
+            return {"refused": "None (a `return` may be missing), where a torch.nn.Module is expected"}
         if not isinstance(net, torch.nn.Module):
             return {"refused": f"{type(net).__name__}, where a torch.nn.Module is expected"}
         net.eval()
@@ -160,7 +174,7 @@ def module(function: Callable, case: dict) -> dict:
         return {**recording, "parameters": shapes, "grads": _centre_gradients(net, case["inputs"], case["seed"])}
 
     with torch.inference_mode(False), torch.enable_grad():  # a notebook may have switched gradients off
-        return _guarded(run)
+        return _guarded(run, function)
 
 
 def _centre_gradients(net: Any, inputs: list, seed: int) -> list:

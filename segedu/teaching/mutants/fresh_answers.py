@@ -7,9 +7,7 @@ begin with `# %% kind | exercise | sentence`. See the README beside them.
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from segedu.teaching.checks.cell import VISIBLE_SEED, hidden_names
 from segedu.teaching.checks.exercise import Exercise
 from segedu.teaching.checks.hidden import without
 from segedu.teaching.checks.judge import Answers, Verdict, draw, judge, outcomes_of
+from segedu.teaching.checks.time_limit import LimitReached, time_limit
 
 KINDS = ("wrong", "right", "pair")
 SEEDS = (VISIBLE_SEED, 1, 2)
@@ -98,25 +97,6 @@ def read_fresh(folder: Path, lab: str) -> tuple[str, list[FreshAnswer]]:
     return imports, answers
 
 
-class _LimitReached(BaseException):
-    """Raised in an answer that runs too long. A probe records each `Exception`, so this is none."""
-
-
-@contextmanager
-def _time_limit(seconds: int) -> Iterator[None]:
-    def stop(*_: Any) -> None:
-        raise _LimitReached
-
-    before = signal.signal(signal.SIGALRM, stop)
-    # again each second, because an exception that is raised in a destructor or a callback is lost
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def _define(answer: FreshAnswer, imports: str) -> Callable:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(imports, "imports", "exec"), namespace)
@@ -148,8 +128,8 @@ def _verdict(
     """The verdict on one seed; None if the time limit was reached."""
     function = _define(answer, imports)
     try:
-        with without(hidden, function) as called, _time_limit(SECONDS):  # hiding takes long after many imports
+        with without(hidden, function) as called, time_limit(SECONDS):  # hiding takes long after many imports
             got = outcomes_of(exercise, called, ours.drawn)
-    except _LimitReached:
+    except LimitReached:
         return None
     return judge(exercise, ours.drawn, got, ours)
