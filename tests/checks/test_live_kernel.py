@@ -51,8 +51,8 @@ def test_no_result_of_check_clutters_the_cell(shown):
 
 
 def test_printed_output_is_folded_after_the_verdict(shown):
-    assert "double: core 2 of 2, edge 1 of 1" in streams(shown["passed"]) and "seen" not in streams(shown["passed"])
-    (block,) = folded(shown["passed"])
+    card, block = folded(shown["passed"])
+    assert "✓ double: 4 of 4 points" in card and "✓✓" in card and "seen" not in streams(shown["passed"])
     assert "<details>" in block and "&lt;b&gt;seen&lt;/b&gt; 3" in block
 
 
@@ -64,6 +64,13 @@ def test_a_named_mistake_shows_the_call_and_folds_the_hint(shown):
     text = streams(shown["named"])
     assert text.startswith("You square the number.") and "double(3)" in text and "What is 3 * 2?" not in text
     assert any("Hint" in block and "What is 3 * 2?" in block for block in folded(shown["named"]))
+
+
+def test_the_card_marks_each_case_and_has_a_plain_text(shown):
+    cards = [o.data for o in shown["named"] if "points" in o.get("data", {}).get("text/html", "")]
+    (card,) = cards
+    assert "✗ double: 1 of 4 points" in card["text/html"] and "✗✗" in card["text/html"]
+    assert "double: core 0 of 2, edge 1 of 1; grading draws new inputs." in card["text/plain"]
 
 
 def test_an_exception_folds_its_traceback(shown):

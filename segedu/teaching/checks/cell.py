@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +12,14 @@ from segedu.teaching.checks.exercise import Exercise
 from segedu.teaching.checks.hidden import without
 from segedu.teaching.checks.judge import Verdict, draw
 from segedu.teaching.checks.run_cases import run_cases
-from segedu.teaching.checks.show_failure import FailedCase, failed_case, fold, show_failure
+from segedu.teaching.checks.show_failure import (
+    FailedCase,
+    failed_case,
+    fold,
+    raises_on_failure,
+    show_failure,
+    show_points,
+)
 
 VISIBLE_SEED = 0
 
@@ -44,17 +50,6 @@ def setup() -> None:
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
     versions = f"segedu {segedu.__version__}, Python {platform.python_version()}, torch {torch.__version__}"
     print(f"\x1b[32mReady: {versions}, on {device}\x1b[0m")
-
-
-def raises_on_failure() -> bool:
-    """Whether a failed check raises: under nbval and nbgrader, so that the cell fails, but not for a person's Run All.
-
-    `SEGEDU_CHECK=raise` or `print` decides if it is set, otherwise the variables that pytest and nbgrader set.
-    """
-    choice = os.environ.get("SEGEDU_CHECK")
-    if choice in ("raise", "print"):
-        return choice == "raise"
-    return "PYTEST_CURRENT_TEST" in os.environ or "NBGRADER_EXECUTION" in os.environ
 
 
 def lab_tools(lab: str, exercises: Sequence[Exercise], forbidden: Sequence[str] = ()) -> tuple[Callable, Callable]:
@@ -162,7 +157,8 @@ def _judge_visibly(exercise: Exercise, function: Callable, hidden: Sequence[str]
         return verdict, None
     failed = None
     if verdict.passed:
-        print(f"\x1b[32m{exercise.name}: {verdict.tally}.\x1b[0m Grading draws new inputs.")
+        points = f"{verdict.points:g} of {verdict.max_points} points."
+        show_points(verdict, f"\x1b[32m{exercise.name}: {verdict.tally}.\x1b[0m {points} Grading draws new inputs.")
     else:
         failed = failed_case(exercise, drawn, run.outcomes, verdict)
         show_failure(exercise, verdict, failed)

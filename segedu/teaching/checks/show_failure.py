@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
 
+from segedu.teaching.checks.card import card_html, points_text
 from segedu.teaching.checks.drawing import draw_difference
 from segedu.teaching.checks.exercise import Case, Exercise
 from segedu.teaching.checks.judge import DrawnCases, Verdict, outcomes_of
@@ -65,8 +67,7 @@ def show_failure(exercise: Exercise, verdict: Verdict, failed: FailedCase) -> No
         print(verdict.detail)
     if verdict.hint:
         _show_hint(verdict.hint)
-    print(f"{exercise.name}: {verdict.tally}; grading draws new inputs.")
-    print(_points(verdict))
+    show_points(verdict, f"{exercise.name}: {verdict.tally}; grading draws new inputs.\n{points_text(verdict)}")
     if call := short_call(exercise, failed.case):
         print(f"The call: {call}")
     print(f"`case = check({exercise.name})` keeps case.inputs, case.expected and case.yours.")
@@ -74,8 +75,26 @@ def show_failure(exercise: Exercise, verdict: Verdict, failed: FailedCase) -> No
         fold("Traceback", trace)
 
 
-def _points(verdict: Verdict) -> str:
-    return f"{verdict.points:g} of {verdict.max_points} points; a group counts only if all its cases are right."
+def show_points(verdict: Verdict, text: str) -> None:
+    """Show the card in a student's notebook; elsewhere, and under nbval and nbgrader, print the text."""
+    if not _in_notebook() or raises_on_failure():
+        print(text)
+        return
+    from IPython.display import display
+
+    card = card_html(verdict, "Grading draws new inputs.")
+    display({"text/html": card, "text/plain": text}, raw=True)
+
+
+def raises_on_failure() -> bool:
+    """Whether a failed check raises: under nbval and nbgrader, so that the cell fails, but not for a person's Run All.
+
+    `SEGEDU_CHECK=raise` or `print` decides if it is set, otherwise the variables that pytest and nbgrader set.
+    """
+    choice = os.environ.get("SEGEDU_CHECK")
+    if choice in ("raise", "print"):
+        return choice == "raise"
+    return "PYTEST_CURRENT_TEST" in os.environ or "NBGRADER_EXECUTION" in os.environ
 
 
 def short_call(exercise: Exercise, case: Case) -> str:
