@@ -52,7 +52,12 @@ def test_no_result_of_check_clutters_the_cell(shown):
 
 def test_printed_output_is_folded_after_the_verdict(shown):
     card, block = folded(shown["passed"])
-    assert "✓ double: 4 of 4 points" in card and "✓✓" in card and "seen" not in streams(shown["passed"])
+    assert (
+        "<b>double: 4 of 4 points</b>" in card
+        and "✓✓" in card
+        and "✗" not in card
+        and "seen" not in streams(shown["passed"])
+    )
     assert "<details>" in block and "&lt;b&gt;seen&lt;/b&gt; 3" in block
 
 
@@ -69,7 +74,7 @@ def test_a_named_mistake_shows_the_call_and_folds_the_hint(shown):
 def test_the_card_marks_each_case_and_has_a_plain_text(shown):
     cards = [o.data for o in shown["named"] if "points" in o.get("data", {}).get("text/html", "")]
     (card,) = cards
-    assert "✗ double: 1 of 4 points" in card["text/html"] and "✗✗" in card["text/html"]
+    assert "<b>double: 1 of 4 points</b>" in card["text/html"] and "✗✗" in card["text/html"]
     assert "double: core 0 of 2, edge 1 of 1; grading draws new inputs." in card["text/plain"]
 
 
