@@ -43,7 +43,7 @@ class CaseRun:
         verdict = judge(self.exercise, self.drawn, [*self.outcomes, *[None] * (len(self.drawn) - index)])
         if not self.stopped:
             return verdict
-        stop = f"your function was stopped after {SECONDS:g} seconds. This looks like a loop that never ends"
+        stop = f"your function was stopped after {SECONDS:g} seconds. Perhaps a loop never ends"
         line = f"On {case_name(self.drawn[index])}: {stop}."
         return replace(verdict, first_line=line, detail=line, hint="", named=[], failed_case=index)
 
