@@ -35,7 +35,7 @@ def test_homework_numbers():
     [
         ("conv_out", lambda h, k, s, p, d: (h - k + 2 * p) / s + 1, "as often printed"),
         ("conv_out", lambda h, k, s, p, d: (h - k + 2 * p) // s + 1, "no dilation"),
-        ("conv_out", lambda h, k, s, p, d: round((h + 2 * p - d * (k - 1) - 1) / s) + 1, None),
+        ("conv_out", lambda h, k, s, p, d: round((h + 2 * p - d * (k - 1) - 1) / s) + 1, "rounded to the nearest"),
         ("tconv_out", lambda h, k, s, p, e, d: (h - 1) * s + (k - 1) - 2 * p + 1, "as often printed"),
         ("conv2d_loops", lambda x, w, b, s, p: F.conv2d(x, w.flip(-1, -2), b, s, p), "flipped kernel"),
         ("tconv2d", lambda x, w, s, p: F.conv_transpose2d(x, w.flip(2), None, s, p), None),
@@ -65,4 +65,4 @@ def test_padding_the_argument_in_place_is_refused():
         images.zero_()
         return out
 
-    assert "changes its argument" in verdict_of("tconv2d", careless).first_line
+    assert "changed its argument `images`" in verdict_of("tconv2d", careless).first_line

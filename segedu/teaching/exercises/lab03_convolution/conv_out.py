@@ -66,6 +66,12 @@ wrong = [
         "Only pooling has an option for that (ceil_mode). Count the positions for 8 pixels, kernel 3, stride 4.",
     ),
     Wrong(
+        "rounded to the nearest",
+        right.instead(lambda a: round(_steps(a)) + 1),
+        "You round to the nearest integer, so some sizes are rounded up. Round down.",
+        "How many steps of 4 fit into 7 pixels?",
+    ),
+    Wrong(
         "no dilation",
         right.given(dilation=lambda a: 1),
         "You leave out the dilation. A dilated kernel spans more than K pixels.",
