@@ -67,7 +67,9 @@ def test_counts():
     rows = [("wrong", True, 1, False), ("wrong", True, 1, True), ("wrong", True, 0, False), ("wrong", False, 0, False)]
     rows += [("right", False, 0, False), ("right", True, 1, False), ("pair", True, 2, True), ("pair", True, 1, True)]
     counts = count(
-        FreshVerdict(FreshAnswer(LAB, "a", 1, kind, "giou", "", ""), (refused, False), ("You.",) * named, "", False, hedged)
+        FreshVerdict(
+            FreshAnswer(LAB, "a", 1, kind, "giou", "", ""), (refused, False), ("You.",) * named, "", False, hedged
+        )
         for kind, refused, named, hedged in rows
     )
     assert (counts.wrong, counts.refused, counts.named, counts.hedged, counts.difference) == (4, 3, 1, 1, 1)
