@@ -198,6 +198,8 @@ def use_widgets(tab):
         ".segedu-sam.wide": click_first_picture,
         ".widget-vbox img": move_first_control,
     }
+    # the page shows a widget a moment after its cell has run
+    tab.locator(", ".join(f".jp-OutputArea {kind}" for kind in kinds)).first.wait_for()
     found = [kind for kind in kinds if tab.locator(f".jp-OutputArea {kind}").count()]
     assert found, "the notebook shows no widget"
     for kind in found:
