@@ -13,18 +13,21 @@ INK, PAPER = "#1b1b1b", "#f4f1ea"
 COLOURS = ("#0072b2", "#d55e00")  # blue and vermilion of Okabe and Ito, safe for colour-blind readers
 
 
-def figure(panels: int, width: float = 2.4, height: float = 2.6) -> tuple[Any, list]:
-    """Make a row of panels; `width` of each panel and `height` of the figure in inches."""
+def figure(panels: int, width: float = 2.4, height: float = 2.6, stacked: bool = False) -> tuple[Any, list]:
+    """Make a row or a stack of panels; `width` of each panel and `height` of the figure in inches."""
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(width * panels, height), layout="constrained", facecolor=PAPER)
-    return fig, list(np.atleast_1d(fig.subplots(1, panels)))
+    rows, columns = (panels, 1) if stacked else (1, panels)
+    fig = Figure(figsize=(width * columns, height), layout="constrained", facecolor=PAPER)
+    return fig, list(np.atleast_1d(fig.subplots(rows, columns)))
 
 
 def short(value: Any) -> str:
     """Describe a plain value, or an outcome that raised, in a few words."""
     if isinstance(value, dict) and "raises" in value:
         return value["raises"]
+    if isinstance(value, dict) and "refused" in value:
+        return value["refused"]
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple) and len(value) <= 3:
