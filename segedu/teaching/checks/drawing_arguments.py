@@ -15,6 +15,10 @@ from segedu.teaching.checks.outcomes import Difference, array_like, plain
 def both_answers(expected: dict, got: dict, difference: Difference | None) -> tuple[str, str]:
     """Describe the part of both outcomes that differs: the whole result if it is short, otherwise one value of it."""
     whole = tuple(short(outcome.get("value", outcome)) for outcome in (expected, got))
+    if difference and difference.path[:1] == ("grads",) and difference.index is None:
+        name, parts = as_written(difference.path), (part_of(outcome, difference.path) for outcome in (expected, got))
+        left, right = (f"{name}: {short(part)}" for part in parts)
+        return left, right
     if difference is None or difference.index is None:
         return whole[0], whole[1]
     left, right = (array_like(part_of(outcome, difference.path)) for outcome in (expected, got))
@@ -55,7 +59,7 @@ def _masks(
     from matplotlib.figure import Figure
 
     planes = _argument_planes(case, names, difference)
-    if not any(len(plane) > 1 for _, plane in planes):
+    if not any(np.ndim(argument) > 1 for argument in case["args"] if hasattr(argument, "shape")) or not planes:
         return None
     written = [plane.size <= MOST_VALUES and (len(np.unique(plane)) > 2 or len(plane) == 1) for _, plane in planes]
     sizes = []

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from segedu.teaching.checks.drawing_panels import COLOURS, INK, PAPER, figure, short
+from segedu.teaching.checks.drawing_panels import COLOURS, INK, PAPER, figure, short, written
 from segedu.teaching.checks.outcomes import Difference, array_like, gaps
 
-MOST_VALUES, LONGEST_ROW, PAGE_WIDTH = 100, 24, 9.0  # of a matrix with its values written out; inches
+MOST_VALUES, LONGEST_ROW, PAGE_WIDTH = 100, 24, 10.0  # of a matrix with its values written out; inches
 NAMES = {"value": "result", "grads": "gradient"}
 
 
@@ -31,20 +31,21 @@ def draw_arrays(
         values, in a number or in the structure of the result.
     """
     if difference.where == "exception" or (not difference.path and "value" in expected):
-        target = array_like(expected.get("value"))
-        return None if target is None or target.ndim < 2 or not target.size else _beside_text(target, "result", got)
+        return _first_beside_text(expected.get("value"), "result", got.get("value", got))
     if not difference.path or difference.path[0] not in NAMES:
         return None
-    target, yours = (array_like(part_of(outcome, difference.path)) for outcome in (expected, got))
-    name = as_written(difference.path)
-    if target is None or not target.ndim or not target.size:
+    whole, answer = (part_of(outcome, difference.path) for outcome in (expected, got))
+    target, yours, name = array_like(whole), array_like(answer), as_written(difference.path)
+    if target is None:
+        return _first_beside_text(whole, name, answer)
+    if not target.ndim or not target.size:
         return None
     if difference.index is not None and yours is not None:
         return _planes(target, yours, difference.index, tolerance, name, show_values)
     if yours is not None and yours.shape == target.shape:
         return None  # the kinds of values differ, which no picture shows
     if yours is None or yours.ndim < 2 or target.ndim < 2 or not yours.size:
-        return _beside_text(target, name, part_of(got, difference.path)) if target.ndim > 1 else None
+        return _first_beside_text(target, name, answer)
     return _stacks(target, yours, name)
 
 
@@ -63,8 +64,8 @@ def as_written(path: Sequence) -> str:
 
 def cell_size(*planes: np.ndarray) -> tuple[float, float]:
     """Return the width and height, in inches, that a value of these small planes needs."""
-    longest = max((len(f"{v:.3g}") for plane in planes for v in plane.flat), default=1)
-    return max(0.3, 0.085 * longest + 0.08), 0.22
+    longest = max((len(written(v)) for plane in planes for v in plane.flat), default=1)
+    return max(0.3, 0.065 * longest + 0.08), 0.22
 
 
 def _planes(
@@ -106,7 +107,7 @@ def _figure_for(rows: int, columns: int, cell: tuple[float, float] | None) -> tu
     if cell is None:
         tall = 2.4 * rows / columns
         return figure(3, width=2.6, height=min(max(tall, 1.0), 3.4) + 0.75)
-    width, height = columns * cell[0] + 0.45, rows * cell[1] + 0.5
+    width, height = columns * cell[0] + 0.4, rows * cell[1] + 0.5
     if 3 * width > PAGE_WIDTH:
         return figure(3, width=width, height=3 * height + 0.3, stacked=True)
     return figure(3, width=max(width, 1.6), height=height + 0.3)
@@ -122,7 +123,7 @@ def panel(ax: Any, plane: np.ndarray, title: str, limits: tuple[float, float], w
     if write:
         middle = sum(limits) / 2
         for (y, x), v in np.ndenumerate(plane):
-            ax.text(x, y, f"{v:.3g}", ha="center", va="center", fontsize=7, color="w" if v < middle else "k")
+            ax.text(x, y, written(v), ha="center", va="center", fontsize=7, color="w" if v < middle else "k")
 
 
 def _ring(ax: Any, position: tuple[int, int], axes_count: int, all_ticks: bool) -> None:
@@ -135,6 +136,16 @@ def _ring(ax: Any, position: tuple[int, int], axes_count: int, all_ticks: bool) 
     image = ax.get_images()[0].get_array()
     ax.set_xticks(range(image.shape[1]) if all_ticks else [column])
     ax.set_yticks([] if axes_count == 1 else range(image.shape[0]) if all_ticks else [row])
+
+
+def _first_beside_text(expected: Any, name: str, got: Any) -> tuple[Any, str] | None:
+    """Draw the first array of an expected result that has planes, beside the words for the answer."""
+    if isinstance(expected, tuple):
+        items = ((array_like(item), f"{name}[{i}]") for i, item in enumerate(expected))
+    else:
+        items = iter([(array_like(expected), name)])
+    found = next(((a, which) for a, which in items if a is not None and a.ndim > 1 and a.size), None)
+    return _beside_text(*found, got) if found else None
 
 
 def _beside_text(target: np.ndarray, name: str, got: Any) -> tuple[Any, str]:

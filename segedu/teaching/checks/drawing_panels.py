@@ -22,6 +22,11 @@ def figure(panels: int, width: float = 2.4, height: float = 2.6, stacked: bool =
     return fig, list(np.atleast_1d(fig.subplots(rows, columns)))
 
 
+def written(value: float) -> str:
+    """Write a value of an array in few characters, integers of up to six digits in full."""
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e6 else f"{value:.3g}"
+
+
 def short(value: Any) -> str:
     """Describe a plain value, or an outcome that raised, in a few words."""
     if isinstance(value, dict) and "raises" in value:
@@ -30,7 +35,7 @@ def short(value: Any) -> str:
         return value["refused"]
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, list | tuple) and len(value) <= 3:
+    if isinstance(value, list | tuple) and (len(value) <= 3 or (len(value) <= 6 and set(map(type, value)) <= {int})):
         return "(" + ", ".join(short(item) for item in value) + ")"
     if isinstance(value, np.ndarray) and value.size <= 6:
         return np.array2string(value, precision=3, separator=", ").replace("\n", "")
