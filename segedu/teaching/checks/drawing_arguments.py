@@ -11,6 +11,8 @@ from segedu.teaching.checks.drawing_arrays import MOST_VALUES, PAGE_WIDTH, as_wr
 from segedu.teaching.checks.drawing_panels import COLOURS, INK, PAPER, short, two_answers
 from segedu.teaching.checks.outcomes import Difference, array_like, plain
 
+LABEL = {"facecolor": "w", "edgecolor": "none", "pad": 0.8, "alpha": 0.8}
+
 
 def both_answers(expected: dict, got: dict, difference: Difference | None) -> tuple[str, str]:
     """Describe the part of both outcomes that differs: the whole result if it is short, otherwise one value of it."""
@@ -123,6 +125,18 @@ def _boxes(
     return fig, f"{counts}; expected {texts[0]}, yours {texts[1]}. {caption}"
 
 
+def _label_positions(boxes: np.ndarray, distance: float) -> list[np.ndarray]:
+    """Place a label on the edge of each box, as far as possible from the labels before it."""
+    positions: list[np.ndarray] = []
+    for x1, y1, x2, y2 in boxes:
+        steps = np.linspace(0, 1, 9)[:, None]
+        corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]])
+        edge = np.concatenate([a + steps * (b - a) for a, b in zip(corners[:-1], corners[1:], strict=True)])
+        gaps = [min((np.abs(point - other).max() for other in positions), default=distance) for point in edge]
+        positions.append(edge[int(np.argmax(np.minimum(gaps, 2 * distance)))])
+    return positions
+
+
 def _kept_boxes(
     case: dict, names: Sequence[str], expected: dict, got: dict, difference: Difference | None
 ) -> tuple[Any, str] | None:
@@ -132,28 +146,30 @@ def _kept_boxes(
     boxes, scores, labels = (np.asarray(plain(a), dtype=float) for a in case["args"][:3])
     answers = [array_like(outcome.get("value")) for outcome in (expected, got)]
     inside = [
-        a.tolist() if a is not None and a.ndim == 1 and set(a.tolist()) <= set(range(len(boxes))) else None
+        a.tolist()
+        if a is not None and a.ndim == 1 and a.dtype.kind in "iu" and set(a.tolist()) <= set(range(len(boxes)))
+        else None
         for a in answers
     ]
     if not len(boxes) or inside[0] is None:
         return None
     lower, upper = boxes.reshape(-1, 2).min(0), boxes.reshape(-1, 2).max(0)
     pad = 0.08 * (upper - lower).max()
-    corners: dict[tuple, list[str]] = {}
-    for i, (x1, y1, *_) in enumerate(boxes):
-        corners.setdefault((round(x1), round(y1)), []).append(f"{i}: {scores[i]:.2f}, class {labels[i]:.0f}")
+    labelled = _label_positions(boxes, distance=pad / 2)
 
     def paint(ax: Any, answer: list, other: list | None) -> None:
         for i, (x1, y1, x2, y2) in enumerate(boxes):
             colour = COLOURS[int(other is not None and (i in answer) != (i in other))]
             style = "-" if i in answer else "--"
             ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, ls=style, lw=1.5))
-        for (x, y), texts in corners.items():
-            ax.text(x, y, "\n".join(texts), fontsize=5.5, color=INK, va="bottom")
-        ax.set(xlim=(lower[0] - pad, upper[0] + 2 * pad), ylim=(upper[1] + pad, lower[1] - 2 * pad))
+        for i, (x, y) in enumerate(labelled):
+            ax.text(x, y, f"{i}", fontsize=7, color=INK, ha="center", va="center", bbox=LABEL)
+        ax.set(xlim=(lower[0] - pad, upper[0] + pad), ylim=(upper[1] + pad, lower[1] - pad))
         ax.set_xlabel(f"{[int(i) for i in answer]}", fontsize=8)
 
-    caption = "Boxes: index, score, class. Solid: kept; dashed: suppressed; vermilion: kept in one answer only."
+    words = [f"{i}: {score:.2f}, class {label:g}" for i, (score, label) in enumerate(zip(scores, labels, strict=True))]
+    rows = ["; ".join(words[i : i + 4]) for i in range(0, len(words), 4)]
+    caption = "\n".join(["Solid: kept; dashed: suppressed; vermilion: kept in one answer only. Scores:", *rows])
     return two_answers(inside[0], inside[1], got.get("value", got), paint, caption)
 
 

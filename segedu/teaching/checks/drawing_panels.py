@@ -36,7 +36,7 @@ def short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple) and (len(value) <= 3 or (len(value) <= 6 and set(map(type, value)) <= {int})):
-        return "(" + ", ".join(short(item) for item in value) + ")"
+        return "(" + ", ".join(repr(item) if type(item) is int else short(item) for item in value) + ")"
     if isinstance(value, np.ndarray) and value.size <= 6:
         return np.array2string(value, precision=3, separator=", ").replace("\n", "")
     return describe(value).removeprefix("the ")
