@@ -41,7 +41,7 @@ def test_answers_that_are_no_indices_are_named(got):
     assert len(axes[0].patches) == 2 and len(axes[1].patches) == 0 and "cannot be drawn" in alt
 
 
-def test_rays_are_those_of_the_pixel_that_differs_most():
+def test_rays_are_those_of_the_first_pixel_that_differs():
     right = np.zeros((4, 1, 5))
     right[:, 0, 1:4] = 0.5
     right[0, 0, 1:4] = 2.5, 1.5, 0.5

@@ -2,136 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from segedu.teaching.checks.drawing_arguments import ARGUMENTS
+from segedu.teaching.checks.drawing_arrays import draw_arrays
 from segedu.teaching.checks.drawing_boxes import DETECTION
 from segedu.teaching.checks.drawing_panels import COLOURS, INK, PAPER, figure, like, short, two_answers
-from segedu.teaching.checks.outcomes import plain
+from segedu.teaching.checks.outcomes import Difference, first_difference, plain
 
 
-def draw_difference(kind: str, case: dict, expected: dict, got: dict) -> tuple[Any, str] | None:
+def draw_difference(
+    kind: str,
+    case: dict,
+    expected: dict,
+    got: dict,
+    difference: Difference | None = None,
+    tolerance: float = 1e-6,
+    names: Sequence[str] = (),
+) -> tuple[Any, str] | None:
     """Draw the visible case that failed, with the expected and the student's outcome.
 
+    Args:
+        kind: of the exercise.
+        case: the case that failed.
+        expected: outcome of the reference.
+        got: outcome of the student.
+        difference: the one that the message names; by default the first one.
+        tolerance: of the exercise.
+        names: of the arguments.
+
     Returns:
-        The matplotlib figure and its alternative text, or None if the kind has no picture.
+        The matplotlib figure and its alternative text, or None if no picture shows this difference.
     """
-    drawer = DRAWERS.get(kind)
-    return drawer(case, expected.get("value"), got.get("value", got)) if drawer else None
-
-
-def _plane(value: Any) -> np.ndarray | None:
-    """Return the first (H, W) plane of an array, or None if there is none to draw."""
-    if isinstance(value, list | tuple):
-        return next((p for item in value if (p := _plane(item)) is not None), None)
-    try:
-        array = np.asarray(plain(value))
-    except (TypeError, ValueError):
+    difference = difference or first_difference(expected, got, tolerance)
+    if difference and (difference.where == "arguments" or difference.path[:1] in (("n_params",), ("depends",))):
         return None
-    if array.dtype.kind not in "biuf" or array.ndim < 2 or array.size == 0:
+    if _as_arrays(kind, expected, difference):
+        values = kind in ("matrix", "mask", "numbers", "points")
+        return draw_arrays(expected, got, difference, tolerance, values) if difference else None
+    if kind in ARGUMENTS:
+        return ARGUMENTS[kind](case, names, expected, got, difference)
+    if kind not in DRAWERS:
         return None
-    return array.reshape(-1, *array.shape[-2:])[0].astype(float)
+    index = {"index": difference.index} if kind == "stars" and difference and difference.index else {}
+    return DRAWERS[kind](case, expected.get("value", expected), got.get("value", got), **index)
 
 
-def _panel(ax: Any, plane: np.ndarray, title: str, limits: tuple[float, float], show_values: bool) -> None:
-    ax.imshow(plane, cmap="cividis", vmin=limits[0], vmax=limits[1], interpolation="nearest")
-    ax.set_title(title, fontsize=9, color=INK)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    if show_values and plane.size <= 100:
-        middle, longest = sum(limits) / 2, max((len(f"{v:.3g}") for v in plane.flat), default=1)
-        size = min(7.0, 280 / (plane.shape[1] * longest))  # neighbouring values must not overlap
-        for (y, x), v in np.ndenumerate(plane):
-            ax.text(x, y, f"{v:.3g}", ha="center", va="center", fontsize=size, color="w" if v < middle else "k")
-
-
-def _maps(case: dict, expected: Any, got: Any, show_values: bool = False) -> tuple[Any, str] | None:
-    """Draw the expected map, the student's, and their difference."""
-    target, yours = _plane(expected), _plane(got)
-    if target is None:
-        return None
-    same_shape = yours is not None and yours.shape == target.shape
-    fig, axes = figure(3 if same_shape else 2)
-    values = np.concatenate([p[np.isfinite(p)] for p in (target, yours) if p is not None] or [np.zeros(1)])
-    limits = (float(values.min()), float(values.max()) + 1e-9) if values.size else (0.0, 1.0)
-    _panel(axes[0], target, f"expected {target.shape}", limits, show_values)
-    if yours is None:
-        axes[1].text(0.5, 0.5, short(got), ha="center", va="center", wrap=True, fontsize=9)
-        axes[1].set_axis_off()
-    else:
-        _panel(axes[1], yours, f"yours {yours.shape}", limits, show_values)
-    alt = f"Two maps side by side: expected, of shape {target.shape}, and yours, {short(got)}."
-    if same_shape:
-        gap = np.nan_to_num(np.abs(target - yours), nan=1.0, posinf=1.0)
-        _panel(axes[2], gap, "difference", (0.0, float(gap.max()) + 1e-9), show_values)
-        alt = f"Three maps: expected, yours, and their difference, at {int((gap > 0).sum())} of {gap.size} positions."
-    return fig, alt
-
-
-def _shapes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    """Draw feature maps as stacks to scale if the shapes differ, as maps if they agree."""
-    from matplotlib.patches import Rectangle
-
-    target, yours = _shape(expected), _shape(got)
-    if not target or target == yours:
-        return _maps(case, expected, got)
-    fig, axes = figure(2)
-    side = max(target[-1], target[-2], *(yours[-2:] if len(yours) > 1 else (1,)))
-    for ax, name, shape, colour in zip(axes, ("expected", "yours"), (target, yours), COLOURS, strict=True):
-        if len(shape) > 1:
-            plates = min(shape[-3] if len(shape) > 2 else 1, 6)
-            for k in reversed(range(plates)):
-                corner = (k * side / 25, -k * side / 25)
-                ax.add_patch(Rectangle(corner, shape[-1], shape[-2], facecolor=PAPER, edgecolor=colour, lw=1.5))
-        ax.set(xlim=(-0.1 * side, 1.3 * side), ylim=(1.1 * side, -0.3 * side), aspect="equal")
-        ax.set_title(f"{name} {shape if shape else short(got)}", fontsize=8, color=INK)
-        ax.set_axis_off()
-    return fig, f"Two stacks of feature maps to scale: expected shape {target}, yours {yours or short(got)}."
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return value.shape if isinstance(value, np.ndarray) and value.ndim > 1 and value.size else ()
-
-
-def _matrix(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    return _maps(case, expected, got, show_values=True)
-
-
-def _masks(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    """Draw the masks or label maps of the arguments, with the two answers below."""
-    planes = [p for a in case["args"] if not isinstance(a, int | float | str) and (p := _plane(a)) is not None]
-    if not planes:
-        return None
-    fig, axes = figure(len(planes))
-    for i, (ax, plane) in enumerate(zip(axes, planes, strict=True)):
-        top = float(np.max(plane[plane < 255], initial=1.0))  # void, 255, would use up the range of colours
-        _panel(ax, plane, f"argument {i + 1}", (0.0, top), show_values=len(np.unique(plane)) > 2)
-    target, yours = short(expected), short(got)
-    fig.supxlabel(f"expected {target}\nyours {yours}", fontsize=9)
-    return fig, f"The {len(planes)} arguments of this case as small images; expected {target}, yours {yours}."
-
-
-def _boxes(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    """Draw the boxes of the arguments in one panel, with the two answers above."""
-    from matplotlib.patches import Rectangle
-
-    box_sets = [np.asarray(plain(a), dtype=float).reshape(-1, 4) for a in case["args"][:2]]
-    everything = np.concatenate(box_sets)
-    if everything.size == 0:
-        return None
-    fig, axes = figure(1, width=4.2)
-    for name, boxes, colour, style in zip("ab", box_sets, COLOURS, ("-", "--"), strict=True):
-        for i, (x1, y1, x2, y2) in enumerate(boxes[:6]):
-            axes[0].add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, ls=style, lw=2))
-            axes[0].text(x1, y1, f"{name}{i}", color=colour, fontsize=9, va="bottom")
-    lower, upper = everything.reshape(-1, 2).min(0), everything.reshape(-1, 2).max(0)
-    pad = 0.1 * (upper - lower).max() + 0.5
-    axes[0].set(xlim=(lower[0] - pad, upper[0] + pad), ylim=(upper[1] + pad, lower[1] - pad), aspect="equal")
-    answer = f"first pair: expected {_first(expected)}, yours {_first(got)}"
-    axes[0].set_title(answer, fontsize=9, color=INK)
-    return fig, f"{len(box_sets[0])} boxes a, solid, and {len(box_sets[1])} boxes b, dashed; {answer}."
+def _as_arrays(kind: str, expected: dict, difference: Difference | None) -> bool:
+    """Whether the answers are drawn as arrays: also a mask among the results, and rows of more than two coordinates."""
+    value = expected.get("value")
+    if kind == "mask":
+        return bool(difference and difference.index and len(difference.index) > 1)
+    return kind in ARRAYS or (kind == "points" and isinstance(value, np.ndarray) and value.shape[-1] > 2)
 
 
 class _PointSet(NamedTuple):
@@ -147,7 +72,7 @@ def _points(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     """Draw both answers at the same scale: rows as points, or the points of the arguments with labels and centres."""
     target, yours = _point_set(case, expected), _point_set(case, got)
     if target is None:
-        return _matrix(case, expected, got)
+        return None
     if yours and (yours.labels is None) != (target.labels is None):  # centres without labels, or unexpected labels
         yours = None
     target, titles, below = _point_texts(target, yours)
@@ -243,11 +168,6 @@ def _point_set(case: dict, value: Any) -> _PointSet | None:
     return _PointSet(flat, labels, centres if labels is not None else np.zeros((0, 2)), points.shape)
 
 
-def _first(value: Any) -> str:
-    array = np.asarray(value) if isinstance(value, np.ndarray | list | float | int) else np.array("")
-    return f"{array.reshape(-1)[0]:.4g}" if array.dtype.kind in "iuf" and array.size else short(value)
-
-
 def _draw_label_map(ax: Any, label_map: np.ndarray) -> None:
     """Draw a label map in light colours."""
     from segedu.viz import palette
@@ -281,11 +201,12 @@ def _polygons(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     return two_answers(expected.tolist(), indices, got, paint, caption)
 
 
-def _stars(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
-    """Draw the rays of the pixel where the answers differ most, with the polygon through their end points."""
+def _stars(case: dict, expected: Any, got: Any, index: tuple[int, ...] = (0, 0, 0)) -> tuple[Any, str] | None:
+    """Draw the rays of the pixel of the first difference (ray, row, column), with the polygon through their ends."""
     label_map, yours = np.asarray(plain(case["args"][0])), like(expected, got)
-    gap = expected.min(0) if yours is None else np.nan_to_num(np.abs(expected - yours), nan=99.0).max(0)
-    y, x = (int(n) for n in np.unravel_index(gap.argmax(), gap.shape))
+    y, x = (
+        index[1:] if yours is not None else (int(n) for n in np.argwhere(expected.min(0) == expected.min(0).max())[0])
+    )
     angles = np.arange(len(expected)) * 2 * np.pi / len(expected)
 
     def paint(ax: Any, answer: np.ndarray, other: np.ndarray | None) -> None:
@@ -338,17 +259,14 @@ def _drift(case: dict, expected: Any, got: Any) -> tuple[Any, str] | None:
     return two_answers(expected, yours, got, paint, caption)
 
 
+ARRAYS = ("map", "image", "matrix", "shape", "numbers")
 DRAWERS: dict[str, Callable] = {
-    "map": _maps,
-    "image": _maps,
-    "matrix": _matrix,
-    "mask": _masks,
-    "boxes": _boxes,
     "points": _points,
-    "shape": _shapes,
     "polygons": _polygons,
     "stars": _stars,
     "arrows": _arrows,
     "drift": _drift,
     **DETECTION,
 }
+
+KINDS = (*ARRAYS, *ARGUMENTS, *DRAWERS)

@@ -13,22 +13,30 @@ INK, PAPER = "#1b1b1b", "#f4f1ea"
 COLOURS = ("#0072b2", "#d55e00")  # blue and vermilion of Okabe and Ito, safe for colour-blind readers
 
 
-def figure(panels: int, width: float = 2.4, height: float = 2.6) -> tuple[Any, list]:
-    """Make a row of panels; `width` of each panel and `height` of the figure in inches."""
+def figure(panels: int, width: float = 2.4, height: float = 2.6, stacked: bool = False) -> tuple[Any, list]:
+    """Make a row or a stack of panels; `width` of each panel and `height` of the figure in inches."""
     from matplotlib.figure import Figure
 
-    fig = Figure(figsize=(width * panels, height), layout="constrained", facecolor=PAPER)
-    return fig, list(np.atleast_1d(fig.subplots(1, panels)))
+    rows, columns = (panels, 1) if stacked else (1, panels)
+    fig = Figure(figsize=(width * columns, height), layout="constrained", facecolor=PAPER)
+    return fig, list(np.atleast_1d(fig.subplots(rows, columns)))
+
+
+def written(value: float) -> str:
+    """Write a value of an array in few characters, integers of up to six digits in full."""
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e6 else f"{value:.3g}"
 
 
 def short(value: Any) -> str:
     """Describe a plain value, or an outcome that raised, in a few words."""
     if isinstance(value, dict) and "raises" in value:
         return value["raises"]
+    if isinstance(value, dict) and "refused" in value:
+        return value["refused"]
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, list | tuple) and len(value) <= 3:
-        return "(" + ", ".join(short(item) for item in value) + ")"
+    if isinstance(value, list | tuple) and (len(value) <= 3 or (len(value) <= 6 and set(map(type, value)) <= {int})):
+        return "(" + ", ".join(repr(item) if type(item) is int else short(item) for item in value) + ")"
     if isinstance(value, np.ndarray) and value.size <= 6:
         return np.array2string(value, precision=3, separator=", ").replace("\n", "")
     return describe(value).removeprefix("the ")

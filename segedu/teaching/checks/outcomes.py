@@ -9,7 +9,7 @@ are notes for a person (the message, the traceback) and are never compared. A pr
 from __future__ import annotations
 
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,12 +31,21 @@ class Difference:
         text: one sentence with the expected values, so it is shown for visible cases only.
         safe: the same sentence without any expected value.
         distance: largest absolute difference, infinity if structure or kind differ.
+        path: where the two values that differ are in an outcome: its key, then indices of tuples and keys of dicts;
+            empty if an exception or a missing value is the difference.
+        index: of the first element that differs, if two arrays of one shape differ.
     """
 
     where: str
     text: str
     safe: str
     distance: float
+    path: tuple = ()
+    index: tuple[int, ...] | None = None
+
+    def below(self, step: Any) -> Difference:
+        """Return the same difference as part of a larger value, `step` being the part's index or key."""
+        return replace(self, path=(step, *self.path))
 
 
 def is_tensor(value: Any) -> bool:
@@ -103,7 +112,7 @@ def _plain_tensor(tensor: Any) -> np.ndarray:
     return np.array(tensor.numpy(), order="C")
 
 
-def _array_like(value: Any) -> np.ndarray | None:
+def array_like(value: Any) -> np.ndarray | None:
     """Convert numpy arrays, scalars (0-d) and rectangular lists of numbers to an array; None for anything else."""
     if isinstance(value, np.ndarray):
         return value
@@ -167,7 +176,7 @@ def value_difference(expected: Any, got: Any, tolerance: float, where: str = "th
     Returns:
         The first difference, or None.
     """
-    left, right = _array_like(expected), _array_like(got)
+    left, right = array_like(expected), array_like(got)
     if isinstance(got, list) and not got and left is not None and left.shape == (0,):
         return None  # the elements of an empty list have no dtype that could differ
     if left is not None and right is not None:
@@ -175,7 +184,7 @@ def value_difference(expected: Any, got: Any, tolerance: float, where: str = "th
     if isinstance(expected, list | tuple) and isinstance(got, list | tuple):
         if len(expected) != len(got):
             return _differ(where, expected, got)
-        pairs = [(f"{where}[{i}]", a, b) for i, (a, b) in enumerate(zip(expected, got, strict=True))]
+        parts = [(i, a, b) for i, (a, b) in enumerate(zip(expected, got, strict=True))]
     elif isinstance(expected, dict) and isinstance(got, dict):
         if set(expected) != set(got):
             keys = f": keys {sorted(got)}"[:200]
@@ -185,12 +194,13 @@ def value_difference(expected: Any, got: Any, tolerance: float, where: str = "th
                 f"{where} does not have the expected keys{keys}",
                 np.inf,
             )
-        pairs = [(f"{where}[{key!r}]", expected[key], got[key]) for key in expected]
+        parts = [(key, expected[key], got[key]) for key in expected]
     elif type(expected) is type(got) and expected == got:
         return None
     else:
         return _differ(where, expected, got)
-    return next((d for w, a, b in pairs if (d := value_difference(a, b, tolerance, w))), None)
+    found = ((step, value_difference(a, b, tolerance, f"{where}[{step!r}]")) for step, a, b in parts)
+    return next((difference.below(step) for step, difference in found if difference), None)
 
 
 def _array_difference(expected: np.ndarray, got: np.ndarray, tolerance: float, where: str) -> Difference | None:
@@ -206,18 +216,26 @@ def _array_difference(expected: np.ndarray, got: np.ndarray, tolerance: float, w
     if _kind(expected) != _kind(got) and not int_for_float:
         text = f"{where} holds {_kind(got)} values"
         return Difference(where, f"{text}, expected {_kind(expected)} values", text, np.inf)
-    if _kind(expected) != "float":
-        wrong = expected != got
-        gap = np.abs(expected.astype(np.float64) - got.astype(np.float64))
-    else:
-        a, b = expected.astype(np.float64), got.astype(np.float64)
-        with np.errstate(invalid="ignore", over="ignore"):
-            gap = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
-            gap = np.where(np.isnan(gap), np.inf, gap)
-            wrong = ~(gap <= tolerance * (1 + np.where(np.isfinite(a), np.abs(a), 0.0)))
+    gap, wrong = gaps(expected, got, tolerance)
     if not wrong.any():
         return None
     return _number_difference(expected, got, gap, wrong, where)
+
+
+def gaps(expected: np.ndarray, got: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Compare two arrays of one shape and kind, value by value.
+
+    Returns:
+        The absolute differences, infinity where one is NaN and the other is not, and whether each is too large.
+    """
+    if _kind(expected) != "float":
+        return np.abs(expected.astype(np.float64) - got.astype(np.float64)), expected != got
+    a, b = expected.astype(np.float64), got.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        gap = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
+        gap = np.where(np.isnan(gap), np.inf, gap)
+        wrong = ~(gap <= tolerance * (1 + np.where(np.isfinite(a), np.abs(a), 0.0)))
+    return gap, wrong
 
 
 def _number_difference(
@@ -234,6 +252,7 @@ def _number_difference(
         f"{text}, expected {expected_value:{form}}{count}",
         f"{text}, which is not right{count}",
         float(gap[wrong].max()),
+        index=index,
     )
 
 
@@ -280,7 +299,7 @@ def _key_difference(expected: dict, got: dict, tolerance: float) -> Difference |
         text = f"the outcome has no {missing[0]}"
         return Difference(missing[0], text, text, np.inf)
     checks = ((key, value_difference(expected[key], got[key], tolerance, KEY_NAMES.get(key, key))) for key in keys)
-    return next((difference for _, difference in checks if difference), None)
+    return next((difference.below(key) for key, difference in checks if difference), None)
 
 
 def same_outcome(case: dict, expected: dict, got: dict, tolerance: float) -> bool:

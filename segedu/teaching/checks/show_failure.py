@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import inspect
 import os
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from segedu.teaching.checks.card import card_html, points_text
 from segedu.teaching.checks.drawing import draw_difference
 from segedu.teaching.checks.exercise import Case, Exercise
 from segedu.teaching.checks.judge import DrawnCases, Verdict, outcomes_of
+from segedu.teaching.checks.outcomes import Difference
 from segedu.teaching.checks.probes import copy_value
 
 MAX_CALL = 80  # characters of a failing call that is printed
@@ -62,7 +64,7 @@ def show_failure(exercise: Exercise, verdict: Verdict, failed: FailedCase) -> No
         return
     print(verdict.first_line if verdict.named else verdict.detail.replace("\n", " "))
     if outcome:
-        _show_picture(exercise.kind, failed)
+        _show_picture(exercise, failed, verdict.difference)
     if verdict.named:
         print(verdict.detail)
     if verdict.hint:
@@ -114,12 +116,16 @@ def _is_short(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-def _show_picture(kind: str, failed: FailedCase) -> None:
+def _show_picture(exercise: Exercise, failed: FailedCase, difference: Difference | None) -> None:
     """Draw the difference. A picture that cannot be drawn must not hide the message."""
     if not _in_notebook():
         return
     try:
-        picture = draw_difference(kind, failed.case, failed.expected_outcome, failed.outcome)
+        outcomes, names = (
+            (failed.expected_outcome, failed.outcome),
+            list(inspect.signature(exercise.reference).parameters),
+        )
+        picture = draw_difference(exercise.kind, failed.case, *outcomes, difference, exercise.tolerance, names)
     except Exception as error:
         print(f"(The picture could not be drawn: {type(error).__name__}.)")
         return

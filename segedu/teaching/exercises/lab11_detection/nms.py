@@ -141,7 +141,7 @@ exercise = Exercise(
     points=3,
     cases=cases,
     reference=nms,
-    kind="mask",
+    kind="kept boxes",
     hides=["segedu.ops.nms"],
     wrong=[
         Wrong(
