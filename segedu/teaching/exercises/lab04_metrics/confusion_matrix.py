@@ -175,7 +175,7 @@ wrong = [
     Wrong(
         "ignore_index 0 as None",
         right.given(ignore_index=lambda a: a.ignore_index or None),
-        "You test the truth value of ignore_index, so you do not ignore class 0. Compare ignore_index with None.",
+        "You use ignore_index as a condition, so you do not ignore class 0. Compare ignore_index with None.",
         "`if ignore_index:` is false for None and for 0.",
     ),
     Wrong(
