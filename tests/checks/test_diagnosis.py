@@ -80,6 +80,26 @@ def test_equal_where_it_fails_is_a_fact_only_with_two_distinctive_cases():
     assert found.first_line == POSSIBLY + DOUBLED.message and found.hint == DOUBLED.hint
 
 
+def test_a_mistake_that_would_fail_many_more_cases_is_not_named():
+    cases = [(f"case {i}", [1.5 + i, 2.5], 3, 0.25) for i in range(5)]
+
+    def unless(number):  # right on the last `number` cases
+        def answer(values, factor, shift):
+            return (scale if values[0] > 5.5 - number else DOUBLED.function)(values, factor, shift)
+
+        return answer
+
+    assert names(verdict(unless(3), make([DOUBLED], cases))) == ["doubled"]
+    assert not verdict(unless(4), make([DOUBLED], cases)).named
+
+
+def test_of_a_list_of_indices_only_the_differing_ones_are_evidence():
+    expected = np.array([5, 2, 7, 1])
+    assert diagnosis._information(expected, np.array([5, 2, 7, 1, 4])) == 1 / diagnosis.MANY
+    assert diagnosis._information(expected, np.array([2, 7])) == 2 / diagnosis.MANY
+    assert diagnosis._information(expected, np.array([5, 7, 2, 1])) == 2 / diagnosis.MANY
+
+
 @pytest.mark.parametrize("value", [True, None, 1, 0.0, float("nan"), float("inf")])
 def test_one_case_with_a_common_value_proves_nothing(value):
     always = Wrong("always", lambda n: value, "You always return this.")

@@ -33,6 +33,7 @@ MAX_NAMED = 2
 SEARCH_SECONDS = 1.0  # for all pairs of one diagnosis; a search usually takes a tenth of this
 CALL_SECONDS = 0.3  # for one pair on one case
 MANY = 4  # agreeing values that are no coincidence if each can be guessed, such as those of a mask
+RARELY = 0.25  # of the cases that a mistake fails: if the student fails fewer of them, the mistake is another one
 COMMON_NUMBERS = (-1.0, 0.0, 0.5, 1.0, 2.0)
 POSSIBLY = "Perhaps this is the mistake: "
 PARTLY = "On some inputs your results show this mistake: "
@@ -126,6 +127,9 @@ def _information(expected: Any, got: Any) -> float:
     differing = values.ravel()
     if correct.shape == values.shape and correct.dtype.kind in "biuf":
         differing = values[~np.isclose(correct, values, rtol=1e-6, atol=1e-9, equal_nan=True)]
+    elif values.ndim == correct.ndim == 1 and values.dtype.kind == correct.dtype.kind == "i":
+        differing = values[~np.isin(values, correct)]  # of a list of indices, only those that should not be there
+        differing = np.concatenate([differing, correct[~np.isin(correct, values)]])
     if values.dtype.kind != "f":
         return differing.size / MANY
     common = ~np.isfinite(differing) | np.isin(differing, COMMON_NUMBERS)
@@ -147,6 +151,8 @@ def _same_where_it_fails(evidence: _Evidence) -> Diagnosis | None:
     ]
     best = _most_alike(evidence, candidates)
     if not 1 <= len(best) <= MAX_NAMED:
+        return None
+    if any(len(evidence.failed) < RARELY * len(evidence.answers.fails(wrong)) for wrong in best):
         return None
     if len(candidates) == 1 and _is_certain(evidence, candidates[0]):
         return Diagnosis(best, False, best[0].message, 2)

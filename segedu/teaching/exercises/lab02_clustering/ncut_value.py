@@ -178,6 +178,13 @@ wrong = [
         FRACTIONS_HINT,
     ),
     Wrong(
+        "both over everything",
+        right.instead(lambda a: 2 * _cut(a.weights, a.inside) / float(a.weights.sum())),
+        "Your result is twice the cut divided by the total weight of the graph. Divide the cut by the association of "
+        "each side, and add the two fractions.",
+        FRACTIONS_HINT,
+    ),
+    Wrong(
         "diagonal left out",
         right.given(weights=lambda a: a.weights - a.weights.diag().diag()),
         "You leave out the diagonal. The weight of a node to itself belongs to the association.",

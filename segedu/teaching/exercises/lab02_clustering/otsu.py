@@ -155,6 +155,12 @@ wrong = [
         "In a split after bin t, bins 0 to t are dark.",
     ),
     Wrong(
+        "first split left out",
+        _threshold(lambda centres, variances: centres[1 + variances[1:].argmax() if len(variances) > 1 else 0]),
+        "You do not consider the split after the first bin. Compare all splits.",
+        "b bins have b - 1 splits. After the first of them, only bin 0 is dark.",
+    ),
+    Wrong(
         "last of ties",
         _threshold(lambda centres, variances: centres[len(variances) - 1 - variances[::-1].argmax()]),
         "When several splits are equally good, you choose the last one. Choose the first.",

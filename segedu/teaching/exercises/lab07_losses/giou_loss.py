@@ -117,6 +117,12 @@ def _overlapping_pairs_only(a: SimpleNamespace) -> Tensor:
     return _mean(losses[inter > 0]) if bool((inter > 0).any()) else 0 * losses.sum()
 
 
+def _without_equal_points(a: SimpleNamespace) -> Tensor:
+    inter, union, enclosing = _areas(a.boxes, a.target)
+    losses = _losses(inter, union, enclosing) * (enclosing > 0)
+    return losses.sum() / (enclosing > 0).sum().clamp(min=1)
+
+
 exercise = Exercise(
     name="giou_loss",
     points=4,
@@ -143,6 +149,12 @@ exercise = Exercise(
             right.instead(_overlapping_pairs_only),
             "You average over the overlapping pairs only. Pairs that do not overlap count as well.",
             "GIoU was designed for such pairs. Divide the sum over all pairs by their number.",
+        ),
+        Wrong(
+            "equal points left out",
+            right.instead(_without_equal_points),
+            "You leave pairs of equal points out of the mean. Such a pair counts as well, with loss 1.",
+            "Both fractions of such a pair count as 0. Divide the sum over all pairs by their number.",
         ),
         Wrong(
             "0 / 0",

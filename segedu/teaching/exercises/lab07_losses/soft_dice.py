@@ -53,6 +53,10 @@ def _ratio_or_one(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 1.0)
 
 
+def _ratio_or_zero(part: Tensor, whole: Tensor) -> Tensor:
+    return torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 0.0)
+
+
 def _dice(
     p: Tensor,
     a: SimpleNamespace,
@@ -129,6 +133,13 @@ exercise = Exercise(
             "coefficient",
             right.then(lambda out, a: 1 - out),
             "You return the Dice coefficient. The loss is 1 minus Dice.",
+            "A perfect prediction has loss 0.",
+        ),
+        Wrong(
+            "coefficient, 0 without a class",
+            right.instead(lambda a: 1 - _dice(a.logits.softmax(1), a, ratio=_ratio_or_zero)),
+            "You return the Dice coefficient, and 0 for a class with no pixel and no probability. The loss is 1 minus "
+            "Dice, and only the loss of such a class is 0.",
             "A perfect prediction has loss 0.",
         ),
         Wrong(

@@ -215,6 +215,12 @@ exercise = Exercise(
             "shape is (H, W), so its first index counts along y.",
         ),
         Wrong(
+            "rows and columns swapped",
+            right.given(shape=lambda a: a.shape[::-1]),
+            "Your cells are those of a feature map with H columns and W rows. Its shape is (H, W): H rows, W columns.",
+            "The first value of `shape` is the number of rows, which lie below each other along y.",
+        ),
+        Wrong(
             "y before x",
             right.then(lambda out, a: out[:, [1, 0, 3, 2]]),
             "You return (y1, x1, y2, x2). Boxes are (x1, y1, x2, y2).",
@@ -261,6 +267,12 @@ exercise = Exercise(
             right.instead(lambda a: _around(_centres(a.shape, a.stride), 2 * (_sides(a.sizes, a.ratios) / 2).round())),
             "You round the sides of the anchors. Nothing is rounded in this exercise.",
             "Boxes are floats. (torchvision rounds them.)",
+        ),
+        Wrong(
+            "coordinates rounded",
+            right.then(lambda out, a: out.round()),
+            "You round the coordinates of the anchors. Nothing is rounded in this exercise.",
+            "Boxes are floats.",
         ),
         Wrong(
             "one ratio a size",

@@ -98,6 +98,20 @@ def _compared_with(others: Callable[[list[int], list[int]], list[int]]) -> Calla
     return right.instead(greedy)
 
 
+def _compared_within_the_class(which: slice) -> Callable[..., Tensor]:
+    """Detections are compared with `which` of the kept ones of their class."""
+
+    def greedy(a: SimpleNamespace) -> Tensor:
+        removes, keep = _removes(a), []
+        for i in _order(a.scores).tolist():
+            rivals = [k for k in keep if a.labels[k] == a.labels[i]]
+            if not removes[i, rivals[which]].any():
+                keep.append(i)
+        return torch.tensor(keep, dtype=torch.int64)
+
+    return right.instead(greedy)
+
+
 def _kept_boxes_grow(a: SimpleNamespace) -> Tensor:
     """A kept box becomes the smallest box that holds it and what it removes."""
     boxes, keep = a.boxes.clone(), []
@@ -121,11 +135,17 @@ def _changes_scores(keep: Tensor, a: SimpleNamespace) -> Tensor:
     return keep
 
 
-def _over_the_smaller_area(a: SimpleNamespace) -> Tensor:
-    low, high = torch.maximum(a.boxes[:, None, :2], a.boxes[:, :2]), torch.minimum(a.boxes[:, None, 2:], a.boxes[:, 2:])
-    areas = box_area(a.boxes)
-    overlaps = (high - low).clamp(min=0).prod(dim=2) / torch.minimum(areas[:, None], areas)
-    return _greedy((overlaps > a.iou_threshold) & _same(a.labels), _order(a.scores))
+def _overlap_divided_by(divisor: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """The intersection is divided by `divisor(area, area)` in place of the union."""
+
+    def greedy(a: SimpleNamespace) -> Tensor:
+        low = torch.maximum(a.boxes[:, None, :2], a.boxes[:, :2])
+        high = torch.minimum(a.boxes[:, None, 2:], a.boxes[:, 2:])
+        areas = box_area(a.boxes)
+        overlaps = (high - low).clamp(min=0).prod(dim=2) / divisor(areas[:, None], areas)
+        return _greedy((overlaps > a.iou_threshold) & _same(a.labels), _order(a.scores))
+
+    return right.instead(greedy)
 
 
 def _fails_without_detections(a: SimpleNamespace) -> Tensor:
@@ -236,6 +256,19 @@ exercise = Exercise(
             KEPT,
         ),
         Wrong(
+            "one round in each class",
+            _compared_within_the_class(slice(1)),
+            "Only your best detection of each class removes others. Every kept detection does.",
+            KEPT,
+        ),
+        Wrong(
+            "only the last one kept in the class",
+            _compared_within_the_class(slice(-1, None)),
+            "You compare only with the detection of the same class that was kept last. Compare with all kept "
+            "detections of this class.",
+            KEPT,
+        ),
+        Wrong(
             "suppresses itself",
             right.instead(lambda a: torch.zeros(0, dtype=torch.int64)),
             "You keep nothing. Each detection has IoU 1 with itself, but only others may remove it.",
@@ -266,10 +299,24 @@ exercise = Exercise(
             "A detection is removed if the IoU is above the threshold.",
         ),
         Wrong(
+            "below the limit",
+            right.instead(
+                lambda a: _greedy((box_iou(a.boxes, a.boxes) < a.iou_threshold) & _same(a.labels), _order(a.scores))
+            ),
+            "You remove a detection whose IoU with a kept one is below iou_threshold. Remove it if the IoU is above.",
+            "The IoU is large if two boxes overlap much.",
+        ),
+        Wrong(
             "over the smaller area",
-            right.instead(_over_the_smaller_area),
+            _overlap_divided_by(torch.minimum),
             "You divide the intersection by the smaller area. The IoU divides by the union.",
             "StarDist in lab 9 does as you did. Object detectors keep a small box inside a large one.",
+        ),
+        Wrong(
+            "over the sum of the areas",
+            _overlap_divided_by(torch.add),
+            "You divide the intersection by the sum of both areas. The IoU divides by the union.",
+            "The union is the sum of both areas minus the intersection.",
         ),
         Wrong(
             "sorted by index",

@@ -150,6 +150,12 @@ def _at_image_size(a: SimpleNamespace) -> Tensor:
     return a.masks[a.matches] & (x1 <= x) & (x < x2) & (y1 <= y[:, None]) & (y[:, None] < y2)
 
 
+def _upper_left_of_bins(a: SimpleNamespace) -> Tensor:
+    """Boxes whose bins have their centres where the proposals' bins have their upper left corners."""
+    half = (a.boxes[:, 2:] - a.boxes[:, :2]) / a.size / 2
+    return a.boxes - half.repeat(1, 2)
+
+
 def _corners_aligned(a: SimpleNamespace) -> Tensor:
     """Boxes whose outermost bins have their centres on the edges of the proposals."""
     half = (a.boxes[:, 2:] - a.boxes[:, :2]) / (a.size - 1) / 2
@@ -255,6 +261,12 @@ exercise = Exercise(
             right.given(boxes=_corners_aligned),
             "You sample the first and the last bin on the edges of the box. Sample each bin at its centre.",
             BINS + " linspace from x1 to x2 and align_corners=True use other points.",
+        ),
+        Wrong(
+            "upper left corner of the bins",
+            right.given(boxes=_upper_left_of_bins),
+            "You sample each bin at its upper left corner. Sample it at its centre.",
+            BINS,
         ),
         Wrong(
             "one pixel larger",
