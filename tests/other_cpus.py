@@ -81,7 +81,9 @@ def environment(instructions: str, threads: int) -> dict[str, str]:
     # what a CPU may decide
     other = {*INSTRUCTIONS["older"], PROVING}
     kept = {key: value for key, value in os.environ.items() if key not in other}
-    return kept | INSTRUCTIONS[instructions] | {"OMP_NUM_THREADS": str(threads), OTHER_CPU: "1"}
+    # a thread that waits sleeps: while it spins, the thread that it waits for may be without a core
+    waiting = {"OMP_WAIT_POLICY": "passive"} if threads > 1 else {}
+    return kept | INSTRUCTIONS[instructions] | waiting | {"OMP_NUM_THREADS": str(threads), OTHER_CPU: "1"}
 
 
 @contextmanager
@@ -106,7 +108,9 @@ def run_tests(row: str, name: str, arguments: list[str]) -> dict:
     """One run of the tests: what passed and which tests failed. The whole output is kept beside the table."""
     instructions, threads = ROWS[row]
     log = OUT / f"{name}.log"
-    options = ["-q", "-n", "2", "-m", "not prove", "--durations=200", "-p", "no:cacheprovider"]
+    # two threads of one worker fill two cores; threads of two workers would mostly wait for each other
+    workers = str(2 // threads)
+    options = ["-q", "-n", workers, "-m", "not prove", "--durations=200", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *options, *arguments]
     started = time.monotonic()
     with busy(2 if row == "load" else 0), log.open("w") as file:
