@@ -53,7 +53,7 @@ def build_capstone(course: Path, run: bool = True, force: bool = False) -> None:
             cell.source = f"{colab_setup(course)}\n\n{cell.source}"
         cell.id, cell.metadata = f"{NAME}-{name}".replace("_", "-"), {"segedu": {"name": name}}
         if cell.cell_type == "code":
-            cell.metadata["tags"] = ["nbval-ignore-output"]
+            cell.metadata["tags"] = ["nbval-ignore-output", *(["hide-input"] if name == "setup" else [])]
     changed = write(template(filled), course / "labs" / f"{NAME}.ipynb")
     print(f"labs/{NAME}.ipynb: {'written' if changed else 'unchanged'}")
     if run:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from segedu.ops.masks import boxes_from_masks
@@ -68,9 +71,31 @@ def first_and_last(mask: Tensor) -> list[int]:
     return [x1, y1, x2 + 1, y2 + 1]
 
 
-EMPTY_HINT = "Check for True pixels before you look for the smallest one. Without any, the box is [0, 0, 0, 0]."
+def empty_raises_in_numpy(mask: Tensor) -> list[int]:
+    """Take the minimum of no values of a NumPy array where the mask is empty."""
+    rows, columns = mask.numpy().nonzero()
+    return [int(v) for v in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
+
+
 right = Variants(mask_to_box)
 
+
+def _component(number: Callable[[np.ndarray], int]) -> Callable:
+    """An answer that uses one component only; `number` chooses it by the components, (H, W)."""
+
+    def mask(a) -> Tensor:
+        components, count = ndimage.label(a.mask.numpy())
+        return torch.from_numpy(components == number(components)) if count else a.mask
+
+    return right.given(mask=mask)
+
+
+def _counted_extent(box: list[int], a) -> list[int]:
+    """Add to x1 and y1 the number of columns and rows that contain a pixel."""
+    return [box[0], box[1], box[0] + int(a.mask.any(0).sum()), box[1] + int(a.mask.any(1).sum())]
+
+
+EMPTY_HINT = "Check for True pixels before you look for the smallest one. Without any, the box is [0, 0, 0, 0]."
 wrong = [
     Wrong(
         "rows first",
@@ -125,6 +150,68 @@ wrong = [
         right.then(lambda box, a: [box[0] - 1, box[1] - 1, box[2], box[3]] if a.mask.any() else box),
         "Your x1 and y1 are too small by one. The left edge of column 3 is at 3.",
         "Pixel 3 reaches from 3 to 4. Only its right and lower edges are one more than its index.",
+    ),
+    Wrong(
+        "empty raises in NumPy",
+        empty_raises_in_numpy,
+        "Your function raises an error when the mask is empty, because it takes the minimum of no values. The box of "
+        "an empty mask is [0, 0, 0, 0].",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "all four plus one",
+        right.then(lambda box, a: [box[0] + 1, box[1] + 1, *box[2:]] if a.mask.any() else box),
+        "You add 1 to all four coordinates. Only x2 and y2 are one more than an index.",
+        "Pixel 3 reaches from 3 to 4.",
+    ),
+    Wrong(
+        "y2 without plus one",
+        right.then(lambda box, a: [*box[:3], box[3] - 1] if a.mask.any() else box),
+        "You add 1 to the last column, but not to the last row. Both x2 and y2 are edges.",
+        "A mask of one pixel has a box of height 1.",
+    ),
+    Wrong(
+        "largest component",
+        _component(lambda components: np.bincount(components.ravel())[1:].argmax() + 1),
+        "Your box contains the largest part of the mask only. It has to contain all of its pixels.",
+        "A mask may have several parts.",
+    ),
+    Wrong(
+        "first component",
+        _component(lambda components: 1),
+        "Your box contains the first part of the mask only. It has to contain all of its pixels.",
+        "A mask may have several parts.",
+    ),
+    Wrong(
+        "y upwards",
+        right.given(mask=lambda a: a.mask.flip(0)),
+        "You measure y upwards from the bottom of the image. Row 0 is at the top, and y grows downwards.",
+        "The y of a pixel is its row.",
+    ),
+    Wrong(
+        "counted columns",
+        right.then(_counted_extent),
+        "Your width is the number of columns with a pixel, so a gap in the mask makes the box too small. Use the last "
+        "column.",
+        "x2 is one more than the last column that has a pixel.",
+    ),
+    Wrong(
+        "one line is empty",
+        right.then(lambda box, a: [0, 0, 0, 0] if 1 in (box[2] - box[0], box[3] - box[1]) else box),
+        "You treat a mask of a single row or column as empty. Its box has a side of 1.",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "half a pixel",
+        right.then(lambda box, a: [v - 0.5 for v in box] if a.mask.any() else box),
+        "Your pixels reach from -0.5 to 0.5 around their index. Here pixel 0 reaches from 0 to 1.",
+        "The left edge of column 3 is at 3.",
+    ),
+    Wrong(
+        "limited to the last pixel",
+        right.then(lambda box, a: [*box[:2], min(box[2], a.mask.shape[1] - 1), min(box[3], a.mask.shape[0] - 1)]),
+        "You limit x2 and y2 to W - 1 and H - 1. At the border, x2 is W and y2 is H.",
+        "x2 is an edge, not the index of a pixel.",
     ),
 ]
 

@@ -76,6 +76,20 @@ def mutates(category: Tensor, instance: Tensor, things: list[int], codes: Tensor
     return panoptic_roundtrip(category, instance, things, codes)
 
 
+def _base_256(a) -> Triple:
+    encoded = panoptic_roundtrip(a.category, a.instance, a.things, a.codes)[0]
+    return encoded // 1000 * 256 + encoded % 1000, a.codes // 256, a.codes % 256
+
+
+def _in_int16(a) -> Triple:
+    encoded, *decoded = panoptic_roundtrip(a.category, a.instance, a.things, a.codes)
+    return encoded.to(torch.int16), *decoded
+
+
+def _is_stuff(a) -> Tensor:
+    return ~torch.isin(a.category.long(), torch.tensor(a.things))
+
+
 right = Variants(panoptic_roundtrip)
 
 wrong = [
@@ -132,6 +146,72 @@ wrong = [
         mutates,
         "You change the instance map that was passed to you. The caller still needs it.",
         "`torch.where` writes its result into a new tensor.",
+    ),
+    Wrong(
+        "void as 255",
+        right.then(lambda out, a: (torch.where(a.category == VOID, VOID, out[0]), *out[1:])),
+        "You encode void as 255. Encode it like any other class without instances, 255 * 1000.",
+        "Decoded with // 1000, your code 255 is class 0.",
+    ),
+    Wrong(
+        "stuff as the class alone",
+        right.then(
+            lambda out, a: (
+                torch.where(_is_stuff(a) & (a.category != VOID), a.category.long(), out[0]),
+                *out[1:],
+            )
+        ),
+        "You encode stuff as the class alone, as the files of Cityscapes do. Here every code is class * 1000 + "
+        "instance.",
+        "Stuff has the instance 0, so its code ends in 000.",
+    ),
+    Wrong(
+        "stuff and void as 0",
+        right.then(lambda out, a: (torch.where(_is_stuff(a), 0, out[0]), *out[1:])),
+        "You encode stuff and void as 0. They keep their class; only their instance is 0.",
+        "Their code is class * 1000.",
+    ),
+    Wrong(
+        "base 256",
+        right.instead(_base_256),
+        "You use 256 as the factor. Use 1000.",
+        "The last three decimal digits of a code are the instance.",
+    ),
+    Wrong(
+        "from the first thing on",
+        right.given(things=lambda a: [k for k in a.category.unique().tolist() if min(a.things) <= k < VOID]),
+        "You treat every class from the smallest thing on as a thing. Only the classes in `things` are.",
+        "`torch.isin` compares with all entries of a list.",
+    ),
+    Wrong(
+        "first thing only",
+        right.given(things=lambda a: a.things[:1]),
+        "Only the first class in `things` keeps its instances. All of them do.",
+        "`torch.isin` compares with all entries of a list.",
+    ),
+    Wrong(
+        "instances from 0",
+        right.given(instance=lambda a: a.instance - 1),
+        "You subtract 1 from the instance ids. Encode them as they are.",
+        "Instance 0 is reserved for classes without instances.",
+    ),
+    Wrong(
+        "decoded in uint8",
+        right.then(lambda out, a: (out[0], out[1].to(torch.uint8), out[2].to(torch.uint8))),
+        "You store the decoded instances in uint8, where ids above 255 wrap around. They need int64.",
+        "An instance id can be as large as 999.",
+    ),
+    Wrong(
+        "encoded in int16",
+        right.instead(_in_int16),
+        "Your codes are int16, which ends at 32,767. Void has the code 255,000.",
+        "Convert the maps to int64 before you compute with them.",
+    ),
+    Wrong(
+        "things without instances",
+        right.given(things=lambda a: [k for k in a.category.unique().tolist() if k not in a.things]),
+        "Your condition is inverted: stuff and void keep their instance ids, and things lose them.",
+        "Keep the instance id only where the class is in `things`.",
     ),
 ]
 

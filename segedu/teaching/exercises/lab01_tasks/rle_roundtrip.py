@@ -72,6 +72,29 @@ def starts_and_lengths(mask: Tensor, counts: list[int], size: tuple[int, int]) -
     return [value for i in ones for value in (int(starts[i]), runs[i])], _decode(counts, size)
 
 
+def _values(counts: list[int], size: tuple[int, int]) -> Tensor:
+    """The decoded values in the order of the counts."""
+    return _decode(counts, size).T.flatten()
+
+
+def _changes_too_early(counts: list[int]) -> list[int]:
+    first = 0 if counts[0] else 1
+    if len(counts) <= first + 1:
+        return counts
+    return [*counts[:first], counts[first] - 1, *counts[first + 1 : -1], counts[-1] + 1]
+
+
+def _by_column(mask: Tensor) -> list[int]:
+    return [count for column in mask.T for count in _encode(column[:, None])]
+
+
+def _between_positions(counts: list[int], size: tuple[int, int]) -> Tensor:
+    values = torch.zeros(size[0] * size[1], dtype=torch.bool)
+    for start, end in zip(counts[::2], counts[1::2], strict=False):
+        values[start:end] = True
+    return values.reshape(size[::-1]).T
+
+
 COLUMN_HINT = "COCO reads down the first column, then the second. In NumPy: the transposed mask, or order='F'."
 ZEROS_FIRST_HINT = "A mask that begins with a one has the counts [0, ...]."
 right = Variants(rle_roundtrip)
@@ -137,6 +160,86 @@ wrong = [
         right.then(lambda out, a: (out[0], out[1].to(torch.uint8))),
         "Your decoded mask holds integers. A mask is bool.",
         "Convert it at the end.",
+    ),
+    Wrong(
+        "0 always first",
+        right.then(lambda out, a: ([0, *out[0]] if out[0][0] else out[0], out[1])),
+        "You always write a 0 first. It belongs there only if the mask begins with a one.",
+        "The first count is the number of zeros at the beginning, which may be 0.",
+    ),
+    Wrong(
+        "decodes ones first",
+        right.then(lambda out, a: (out[0], ~out[1])),
+        "Your decoding begins with ones. The first count is a run of zeros.",
+        ZEROS_FIRST_HINT,
+    ),
+    Wrong(
+        "decoded mask transposed",
+        right.then(lambda out, a: (out[0], out[1].T)),
+        "Your decoded mask is transposed. It should have the shape `size`.",
+        COLUMN_HINT,
+    ),
+    Wrong(
+        "decoded rows, then transposed",
+        right.then(lambda out, a: (out[0], _values(a.counts, a.size).reshape(a.size).T)),
+        "You reshape the decoded values to `size` and transpose them, so the shape is (W, H). Reshape to (W, H), then "
+        "transpose.",
+        COLUMN_HINT,
+    ),
+    Wrong(
+        "runs of ones only",
+        right.then(lambda out, a: (out[0][1::2], out[1])),
+        "You write the runs of ones only. COCO writes the runs of zeros, too.",
+        "The counts must add up to H * W.",
+    ),
+    Wrong(
+        "0 at the end",
+        right.then(lambda out, a: ([*out[0], 0] if len(out[0]) % 2 else out[0], out[1])),
+        "You append a 0 if the mask ends with zeros. The last count is that of the last run.",
+        "The number of counts may be odd.",
+    ),
+    Wrong(
+        "changes one too early",
+        right.then(lambda out, a: (_changes_too_early(out[0]), out[1])),
+        "Your first run is too short by one, and your last run too long by one. A change between pixel i and i + 1 "
+        "ends a run of i + 1 pixels.",
+        "Add 1 to the indices that `flatnonzero` returns for the differences of neighbours.",
+    ),
+    Wrong(
+        "empty list for an empty mask",
+        right.then(lambda out, a: (out[0] if a.mask.any() else [], out[1])),
+        "You return no counts for an empty mask. It is one run of zeros, [H * W].",
+        "The counts must add up to H * W.",
+    ),
+    Wrong(
+        "full mask as one run",
+        right.then(lambda out, a: (out[0][1:] if a.mask.all() else out[0], out[1])),
+        "You write a full mask as one run, which is the code of an empty mask. Its counts are [0, H * W].",
+        ZEROS_FIRST_HINT,
+    ),
+    Wrong(
+        "counts as positions",
+        right.then(lambda out, a: (out[0], _between_positions(a.counts, a.size))),
+        "You read the counts as positions where runs of ones begin and end. They are lengths of runs.",
+        "The position at which a run begins is the sum of the counts before it.",
+    ),
+    Wrong(
+        "positions of the changes",
+        right.then(lambda out, a: (np.cumsum(out[0]).tolist(), out[1])),
+        "You write the positions at which runs end. Write the lengths of the runs.",
+        "The counts must add up to H * W.",
+    ),
+    Wrong(
+        "counts of 0 skipped",
+        right.then(lambda out, a: (out[0], ~out[1] if a.counts[0] == 0 else out[1])),
+        "You skip a count of 0 without changing from zeros to ones, so your decoded mask is inverted.",
+        ZEROS_FIRST_HINT,
+    ),
+    Wrong(
+        "each column alone",
+        right.then(lambda out, a: (_by_column(a.mask), out[1])),
+        "You encode each column alone. A run continues in the next column.",
+        "Flatten the mask first, then look for runs.",
     ),
 ]
 

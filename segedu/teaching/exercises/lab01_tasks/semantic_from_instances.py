@@ -48,6 +48,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
         case("a small class index on top of a large one", over, torch.tensor([high, low])),
         case("a large class index on top of a small one", over, torch.tensor([low, high])),
         case("three that overlap", three, torch.tensor([middle, low, high])),
+        case("a large instance in front of a small one", over.flip(0), torch.tensor([middle, low])),
         case("no instance", over[:0], torch.zeros(0, dtype=torch.int64)),
     ]
     return {"core": (2, core), "overlap": (1, overlap)}
@@ -71,6 +72,24 @@ def mutates(masks: Tensor, labels: Tensor) -> Tensor:
     for i in range(len(masks)):
         masks[i] &= ~masks[i + 1 :].any(0)
     return semantic_from_instances(masks, labels)
+
+
+def _uncovered_by_nearest(masks: Tensor, labels: Tensor) -> Tensor:
+    """Take the argmax from the nearest instance on, which is the nearest one where no mask is True."""
+    if len(masks) == 0:
+        return semantic_from_instances(masks, labels)
+    return labels.flip(0)[masks.flip(0).int().argmax(0)]
+
+
+def _argmax_of_all(masks: Tensor, labels: Tensor) -> Tensor:
+    """Fail without instances, because an argmax over no masks does not exist."""
+    nearest = masks.flip(0).int().argmax(0)
+    return torch.where(masks.any(0), labels.flip(0)[nearest], 0)
+
+
+def _by_area(a) -> dict:
+    order = a.masks.flatten(1).sum(1).argsort(descending=True)
+    return {"masks": a.masks[order], "labels": a.labels[order]}
 
 
 ORDER_HINT = "The list goes from the farthest to the nearest, so a later mask hides an earlier one."
@@ -132,6 +151,55 @@ wrong = [
         right.then(lambda out, a: out.float()),
         "You return floats. Classes are integers, int64.",
         "Which dtype does `torch.zeros` use if you do not pass one?",
+    ),
+    Wrong(
+        "background as void",
+        right.then(lambda out, a: torch.where(out == 0, 255, out)),
+        "You give pixels without a mask the value 255, void. They are background, 0.",
+        "Start with a map of zeros.",
+    ),
+    Wrong(
+        "uncovered as the nearest",
+        _uncovered_by_nearest,
+        "You assign the class of the nearest instance to pixels that no mask covers. They are background, 0.",
+        "`argmax` returns 0 where all masks are False.",
+    ),
+    Wrong(
+        "no instance to choose from",
+        _argmax_of_all,
+        "Your function raises an error when there is no instance, because it reduces over no masks. The map is then "
+        "all background.",
+        "Start with a map of zeros and paint on it.",
+    ),
+    Wrong(
+        "empty without instances",
+        right.then(lambda out, a: out if len(a.masks) else torch.zeros(0, dtype=torch.int64)),
+        "You return an empty tensor when there is no instance. Return a map of zeros, (H, W).",
+        "The shape of masks is (0, H, W), so height and width are known.",
+    ),
+    Wrong(
+        "class minus 1",
+        right.then(lambda out, a: torch.where(a.masks.any(0) if len(a.masks) else out > 0, out - 1, out)),
+        "You subtract 1 from the classes. Write them as they are.",
+        "Class 0 is the background, so the classes of instances begin at 1.",
+    ),
+    Wrong(
+        "overlaps as background",
+        right.then(lambda out, a: torch.where(a.masks.sum(0) > 1, 0, out)),
+        "You set pixels in more than one mask to background. Keep the class of the later instance there.",
+        ORDER_HINT,
+    ),
+    Wrong(
+        "first instance skipped",
+        right.given(masks=lambda a: a.masks[1:], labels=lambda a: a.labels[1:]),
+        "You skip the first instance. Index 0 is an instance like the others.",
+        "The background is not in the list.",
+    ),
+    Wrong(
+        "smallest on top",
+        right.given(masks=lambda a: _by_area(a)["masks"], labels=lambda a: _by_area(a)["labels"]),
+        "You sort the instances by area and paint the smallest last. Paint them in the given order.",
+        ORDER_HINT,
     ),
 ]
 

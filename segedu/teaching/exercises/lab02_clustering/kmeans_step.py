@@ -124,6 +124,45 @@ def medians(points: Tensor, centres: Tensor) -> Step:
     return labels, moved
 
 
+def overwritten(points: Tensor, centres: Tensor) -> Step:
+    """Write the new centres into the argument."""
+    labels, moved = kmeans_step(points, centres)
+    centres.copy_(moved)
+    return labels, centres
+
+
+def _farthest_point(out: Step, a) -> Step:
+    """Move a centre without points to the point that is farthest from its own centre."""
+    labels, moved = out
+    nearest = _squared_distances(a.points, a.centres).amin(dim=1)
+    empty = torch.bincount(labels, minlength=len(a.centres)) == 0
+    return labels, torch.where(empty[:, None], a.points[nearest.argmax()], moved)
+
+
+def _each_centre(change: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """An answer that computes each centre that has points from them and from its old position."""
+
+    def compute(a):
+        labels, moved = kmeans_step(a.points, a.centres)
+        for k in labels.unique():
+            moved[k] = change(a.points[labels == k], a.centres[k])
+        return labels, moved
+
+    return right.instead(compute)
+
+
+def _old_centre_included(out: Step, a) -> Step:
+    labels, _ = out
+    counts = torch.bincount(labels, minlength=len(a.centres))
+    sums = a.centres.clone().index_add_(0, labels, a.points.to(a.centres))
+    return labels, sums / (counts[:, None] + 1)
+
+
+def _largest_product(a) -> Step:
+    labels = (a.points @ a.centres.to(a.points).T).argmax(dim=1)
+    return labels, _means(a.points, a.centres, labels)
+
+
 EMPTY_HINT = "The mean of no points is 0/0. Change only the centres that have points."
 
 wrong = [
@@ -210,6 +249,70 @@ wrong = [
         right.then(lambda out, a: (out[0], a.centres.clone())),
         "You return the old centres. After assigning the points, move each centre to the mean of its points.",
         "A step has two halves: assign and update.",
+    ),
+    Wrong(
+        "centres overwritten",
+        overwritten,
+        "You write the new centres into the argument `centres`. Copy it first, because the caller still needs it.",
+        "`clone()` makes a copy.",
+    ),
+    Wrong(
+        "divided by all points",
+        right.then(
+            lambda out, a: (
+                out[0],
+                torch.where(
+                    (out[0].bincount(minlength=len(a.centres)) > 0)[:, None],
+                    out[1] * out[0].bincount(minlength=len(a.centres))[:, None] / len(a.points),
+                    out[1],
+                ),
+            )
+        ),
+        "You divide the sum of a centre's points by the number of all points. Divide by the number of its own points.",
+        "A centre moves to the mean of its points.",
+    ),
+    Wrong(
+        "first coordinate only",
+        _assigned(lambda differences: differences[:, :, 0].abs().argmin(dim=1)),
+        "You compare only the first coordinate of points and centres. The Euclidean distance uses all of them.",
+        "How far is (0, 5) from (0, 0)?",
+    ),
+    Wrong(
+        "largest dot product",
+        right.instead(_largest_product),
+        "You assign each point to the centre with the largest dot product. It belongs to the nearest centre.",
+        "|x - c|^2 = |x|^2 - 2 x c + |c|^2. Which of the terms differ between centres?",
+    ),
+    Wrong(
+        "old centre included",
+        right.then(_old_centre_included),
+        "You include the old centre in the mean, like one more point. Average only the points.",
+        "A centre without points is the only one that its old position determines.",
+    ),
+    Wrong(
+        "results exchanged",
+        right.then(lambda out, a: (out[1], out[0])),
+        "You return the centres first. Return the labels first, then the centres.",
+        "Read the last lines of the docstring again.",
+    ),
+    Wrong(
+        "empty cluster to the farthest point",
+        right.then(_farthest_point),
+        "You move a centre without points to the point that is farthest from its centre. It should keep its position.",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "lower medians",
+        _each_centre(lambda points, centre: points.median(dim=0).values),
+        "Your centres are the lower medians of their points. k-means uses the mean.",
+        "Which function do you apply to the points of one centre?",
+    ),
+    Wrong(
+        "one mean for all coordinates",
+        _each_centre(lambda points, centre: points.mean().expand(points.shape[1])),
+        "You average over the points and the coordinates, so all coordinates of a centre are equal. Average each "
+        "coordinate by itself.",
+        "`mean(dim=0)` averages over the points only.",
     ),
 ]
 

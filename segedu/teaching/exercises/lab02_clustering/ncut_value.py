@@ -106,6 +106,36 @@ def normalised_association(weights: Tensor, inside: Tensor) -> float:
     return sum(float(_association_within(weights, side) / _association(weights, side)) for side in sides)
 
 
+def _pairs_of_nodes(a) -> float:
+    """Index with both masks at once, which pairs the nodes of the two sides."""
+    cut = float(a.weights[a.inside, ~a.inside].sum())
+    totals = [float(_association(a.weights, side)) for side in (a.inside, ~a.inside)]
+    return sum(cut / total for total in totals if total > 0)
+
+
+def _geometric_mean(a) -> float:
+    product = float(_association(a.weights, a.inside)) * float(_association(a.weights, ~a.inside))
+    return 2 * _cut(a.weights, a.inside) / product**0.5 if product > 0 else 0.0
+
+
+def _only_empty_sides(a) -> float:
+    """Check whether a side has nodes, not whether it has edges."""
+    sides = [side for side in (a.inside, ~a.inside) if side.any()]
+    cut = torch.tensor(_cut(a.weights, a.inside))
+    return float(sum(cut / _association(a.weights, side) for side in sides))
+
+
+def _counted_edges(a) -> float:
+    count = int((a.weights[a.inside][:, ~a.inside] > 0).sum())
+    totals = [float(_association(a.weights, side)) for side in (a.inside, ~a.inside)]
+    return sum(count / total for total in totals if total > 0)
+
+
+def _each_edge_once(weights: Tensor, side: Tensor) -> Tensor:
+    """The weights of all edges with an end on the side, each counted once."""
+    return (weights * (side[:, None] | side)).triu().sum()
+
+
 EMPTY_HINT = "A side without edges has cut 0 and association 0. Check the association before you divide by it."
 ROWS_HINT = "assoc(A, V) sums whole rows of the weight matrix."
 FRACTIONS_HINT = "Ncut is the sum of two fractions, one for each side."
@@ -196,6 +226,66 @@ wrong = [
         "You return the normalised association, which measures the weights within the sides. Return the normalised "
         "cut.",
         "The cut is the numerator, the association is the denominator.",
+    ),
+    Wrong(
+        "isolated side is infinite",
+        _cut_over(_association, empty=float("inf")),
+        "You return infinity if a side has no edges. Its fraction is 0.",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "both masks at once",
+        right.instead(_pairs_of_nodes),
+        "You index with both masks at once, which selects pairs of nodes. The cut sums a whole block of the matrix.",
+        "Select the rows first, then the columns: `weights[a][:, b]`.",
+    ),
+    Wrong(
+        "edges counted",
+        right.given(weights=lambda a: (a.weights > 0).to(a.weights)),
+        "You count edges. Add their weights.",
+        "An edge of weight 0.125 counts for one eighth.",
+    ),
+    Wrong(
+        "cut edges counted",
+        right.instead(_counted_edges),
+        "You count the edges that are cut. The cut is the sum of their weights.",
+        "An edge of weight 0.125 counts for one eighth.",
+    ),
+    Wrong(
+        "geometric mean",
+        right.instead(_geometric_mean),
+        "You divide by the geometric mean of the two associations. Add the two fractions.",
+        FRACTIONS_HINT,
+    ),
+    Wrong(
+        "fractions multiplied",
+        right.instead(lambda a: _fraction(a.weights, a.inside) * _fraction(a.weights, ~a.inside)),
+        "You multiply the two fractions. Add them.",
+        FRACTIONS_HINT,
+    ),
+    Wrong(
+        "only empty sides",
+        right.instead(_only_empty_sides),
+        "You check only whether a side has nodes. A side whose nodes have no edges adds 0, too.",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "association of at least 1",
+        _cut_over(lambda weights, side: _association(weights, side).clamp(min=1)),
+        "You replace associations below 1 by 1. A small association is right as it is; only 0 needs care.",
+        EMPTY_HINT,
+    ),
+    Wrong(
+        "each edge once",
+        _cut_over(_each_edge_once),
+        "You count an edge within a side once. The association sums whole rows, so it counts such an edge twice.",
+        ROWS_HINT,
+    ),
+    Wrong(
+        "empty side is 2",
+        right.then(lambda out, a: 2.0 if bool(a.inside.all()) or not bool(a.inside.any()) else out),
+        "If a side has no nodes, you return 2. Nothing is cut then, so the result is 0.",
+        EMPTY_HINT,
     ),
 ]
 

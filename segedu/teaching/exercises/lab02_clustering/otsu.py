@@ -76,9 +76,13 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
         case("values below zero", _grey(_bimodal(rng, (8, 16), 8, 0.35), -24.0, 1.0), 8),
         case("two bins", _grey(_bimodal(rng, (8, 8), 2, 0.5), 0.125, 1 / 16), 2),
     ]
+    last = rng.permutation(np.repeat([0, 2, 5, 9, 11, 16], [1, 1, 2, 6, 6, 48])).reshape(8, 8)
+    edges = rng.permutation(np.repeat([0, 2, 5, 9, 12, 16], [1, 1, 2, 12, 47, 1])).reshape(8, 8)
     edge = [
         case("empty bins between dark and bright", _grey(apart, 0.125, 1 / 64), 8),
         case("two values only", torch.from_numpy(two).float(), 16),
+        case("the bright pixels in the last bin", _grey(last, 0.125, 1 / 64), 4),
+        case("the bright pixels on the edge of the last bin", _grey(edges, 0.125, 1 / 64), 4),
         case("one value only", torch.full((8, 4), constant), 8),
     ]
     return {"core": (2, core), "edge": (1, edge)}
@@ -123,6 +127,74 @@ def from_zero(image: Tensor, bins: int) -> float:
     counts, centres = _histogram(image, bins, 0.0, high)
     with np.errstate(invalid="ignore"):
         return float(centres[np.nan_to_num(_variance_between(counts, centres)).argmax()])
+
+
+def _fixed_range(image: Tensor, bins: int) -> float:
+    """Let the histogram reach from 0 to 1."""
+    low, high = float(image.min()), float(image.max())
+    if low == high:
+        return low
+    counts, centres = _histogram(image, bins, 0.0, 1.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(centres[np.nan_to_num(_variance_between(counts, centres)).argmax()])
+
+
+def _from_zero_clamped(image: Tensor, bins: int) -> float:
+    """Start the histogram at 0, and count what lies outside in the first or the last bin."""
+    low, high = float(image.min()), float(image.max())
+    if low == high:
+        return low
+    width = high / bins
+    counts = np.bincount((image.numpy() / width).astype(int).clip(0, bins - 1).ravel(), minlength=bins)
+    centres = (np.arange(bins) + 0.5) * width
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(centres[np.nan_to_num(_variance_between(counts, centres)).argmax()])
+
+
+def _by_histogram(choose: Callable[[np.ndarray, np.ndarray], float]) -> Callable:
+    """An answer that chooses the threshold by counts and bin centres; right for a constant image."""
+
+    def compute(a):
+        low, high = float(a.image.min()), float(a.image.max())
+        return low if low == high else float(choose(*_histogram(a.image, a.bins, low, high)))
+
+    return right.instead(compute)
+
+
+def _unweighted_variances(counts: np.ndarray, centres: np.ndarray) -> float:
+    def variance(n: np.ndarray, c: np.ndarray) -> float:
+        mean = (n * c).sum() / n.sum()
+        return (n * (c - mean) ** 2).sum() / n.sum()
+
+    splits = range(1, len(counts))
+    return centres[np.argmin([variance(counts[:t], centres[:t]) + variance(counts[t:], centres[t:]) for t in splits])]
+
+
+def _unweighted_means(counts: np.ndarray, centres: np.ndarray) -> float:
+    splits = range(1, len(counts))
+    sizes = np.array([counts[:t].sum() * counts[t:].sum() for t in splits])
+    return centres[(sizes * [(centres[:t].mean() - centres[t:].mean()) ** 2 for t in splits]).argmax()]
+
+
+def _middle_of_means(counts: np.ndarray, centres: np.ndarray) -> float:
+    t = _variance_between(counts, centres).argmax() + 1
+    return (np.average(centres[:t], weights=counts[:t]) + np.average(centres[t:], weights=counts[t:])) / 2
+
+
+def _not_squared(counts: np.ndarray, centres: np.ndarray) -> float:
+    dark = counts.cumsum()[:-1]
+    return centres[np.sqrt(_variance_between(counts, centres) * dark * (counts.sum() - dark)).argmax()]
+
+
+def _edges_below(image: Tensor, bins: int) -> float:
+    """Count a value on an edge in the lower of the two bins."""
+    low, high = float(image.min()), float(image.max())
+    if low == high:
+        return low
+    edges = np.linspace(low, high, bins + 1)
+    indices = np.clip(np.searchsorted(edges, image.numpy().ravel(), side="left") - 1, 0, bins - 1)
+    centres = (edges[:-1] + edges[1:]) / 2
+    return float(centres[_variance_between(np.bincount(indices, minlength=bins), centres).argmax()])
 
 
 CONSTANT_HINT = "Compare the smallest and the largest value before you compute the histogram."
@@ -208,6 +280,66 @@ wrong = [
         _threshold(lambda centres, variances: variances.argmax()),
         "You return the index of a bin. The threshold is a grey value.",
         "Which grey value is the centre of that bin?",
+    ),
+    Wrong(
+        "from 0 to 1",
+        _fixed_range,
+        "Your histogram reaches from 0 to 1. It must reach from the smallest value of the image to the largest.",
+        "Values outside the range of a histogram are not counted.",
+    ),
+    Wrong(
+        "from zero, clamped",
+        _from_zero_clamped,
+        "Your first bin starts at 0. The bins must reach from the smallest value of the image to the largest.",
+        "Subtract the smallest value before you compute the index of a bin.",
+    ),
+    Wrong(
+        "constant is 0",
+        _if_constant(lambda a: 0.0),
+        "You return 0 when all pixels have the same value. Return that value.",
+        CONSTANT_HINT,
+    ),
+    Wrong(
+        "variances not weighted",
+        _by_histogram(_unweighted_variances),
+        "You minimise the plain sum of the two variances. Weight each by the size of its group.",
+        "A group of a few equal pixels has variance 0, however bad the split is.",
+    ),
+    Wrong(
+        "means not weighted",
+        _by_histogram(_unweighted_means),
+        "Your means are plain means of the bin centres. Weight each centre by the count of its bin.",
+        "The mean of a group is the sum of counts times centres, divided by the sum of the counts.",
+    ),
+    Wrong(
+        "256 bins",
+        right.given(bins=lambda a: 256),
+        "You always use 256 bins. Use the argument `bins`.",
+        "With 2 bins there is a single split.",
+    ),
+    Wrong(
+        "one bin too few",
+        right.given(bins=lambda a: a.bins - 1),
+        "You use one bin too few. Between b + 1 edges there are b bins.",
+        "How many edges does your `linspace` return?",
+    ),
+    Wrong(
+        "middle of the means",
+        _by_histogram(_middle_of_means),
+        "You return the middle between the means of the two groups. Return the centre of the last dark bin.",
+        "Otsu's method compares splits between bins.",
+    ),
+    Wrong(
+        "difference not squared",
+        _by_histogram(_not_squared),
+        "You do not square the difference of the means. The variance between the groups is quadratic in it.",
+        "A variance is a mean of squares.",
+    ),
+    Wrong(
+        "edges in the lower bin",
+        _edges_below,
+        "You count a value on an edge between two bins in the lower one. It belongs to the upper one.",
+        "A bin contains its lower edge; only the last bin contains its upper edge, too.",
     ),
 ]
 

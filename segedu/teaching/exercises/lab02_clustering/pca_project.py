@@ -94,6 +94,38 @@ def standardised(features: Tensor, n: int) -> Tensor:
     return _projected(centred / centred.std(dim=0, unbiased=False).clamp(min=1e-6), n)
 
 
+def _sample_standardised(features: Tensor, n: int) -> Tensor:
+    """Divide each feature by its standard deviation with N - 1."""
+    centred = _centred(features)
+    std = centred.std(dim=0)
+    return _projected(centred / torch.where(std > 0, std, 1.0), n)
+
+
+def _of_correlations(features: Tensor, n: int) -> Tensor:
+    """Project the centred points onto the directions of the standardised ones."""
+    centred = _centred(features)
+    norms = centred.norm(dim=0)
+    return centred @ _directions(centred / torch.where(norms > 0, norms, 1.0), n)
+
+
+def _reconstructed(features: Tensor, n: int) -> Tensor:
+    directions = _directions(_centred(features), n)
+    return _centred(features) @ directions @ directions.T
+
+
+def _largest_features(features: Tensor, n: int) -> Tensor:
+    centred = _centred(features)
+    return centred[:, centred.square().sum(dim=0).argsort(descending=True)[:n]]
+
+
+def _columns_of_vh(features: Tensor, n: int) -> Tensor:
+    return _centred(features) @ torch.linalg.svd(_centred(features), full_matrices=True)[2][:, :n]
+
+
+def _unit_points(features: Tensor, n: int) -> Tensor:
+    return _projected(_centred(features / features.norm(dim=1, keepdim=True).clamp(min=1e-12)), n)
+
+
 CENTRE_HINT = "Subtract the mean of each column (dim=0) once, and use the result for both steps."
 ORDER_HINT = (
     "`torch.linalg.eigh` sorts eigenvalues in ascending order, `svd` sorts singular values in descending order."
@@ -179,6 +211,78 @@ wrong = [
         right.given(n=lambda a: min(a.features.shape)),
         "You return all components. Return only the first n.",
         "Keep n directions before you project, or n columns of the scores.",
+    ),
+    Wrong(
+        "sample standard deviation",
+        right.instead(lambda a: _sample_standardised(a.features, a.n)),
+        "You divide every feature by its standard deviation first. Only subtract the mean.",
+        "That is another PCA: the one of the correlation matrix.",
+    ),
+    Wrong(
+        "directions of the correlations",
+        right.instead(lambda a: _of_correlations(a.features, a.n)),
+        "Your directions are those of the correlation matrix. Use the covariance matrix, without scaling the features.",
+        "Do not divide the features by their lengths or standard deviations.",
+    ),
+    Wrong(
+        "left singular vectors as computed",
+        right.instead(lambda a: torch.linalg.svd(_centred(a.features), full_matrices=False)[0][:, : a.n]),
+        "You return the left singular vectors as they are. Multiply each by its singular value.",
+        "In U S V^T, the scores are U S. This equals the centred points times V.",
+    ),
+    Wrong(
+        "columns of Vh",
+        right.instead(lambda a: _columns_of_vh(a.features, a.n)),
+        "You use the columns of the third result of `svd`. The directions are its rows.",
+        "`svd` returns V already transposed.",
+    ),
+    Wrong(
+        "divided by the root of N - 1",
+        right.then(lambda scores, a: scores / max(len(a.features) - 1, 1) ** 0.5),
+        "You divide the scores by the square root of N - 1. The scores are the projected points themselves.",
+        "The covariance has this factor, but the directions do not depend on it.",
+    ),
+    Wrong(
+        "directions without centring",
+        right.instead(lambda a: _centred(a.features) @ _directions(a.features, a.n)),
+        "You compute the directions from points that are not centred. Subtract the mean first.",
+        CENTRE_HINT,
+    ),
+    Wrong(
+        "one mean for all columns",
+        right.instead(lambda a: _projected(a.features - a.features.mean(), a.n)),
+        "You subtract one number, the mean of all values. Subtract from each column its own mean.",
+        CENTRE_HINT,
+    ),
+    Wrong(
+        "scaled by eigenvalues",
+        right.then(lambda scores, a: scores * scores.norm(dim=0)),
+        "You multiply unit vectors by eigenvalues, which are squares of the singular values. Use the singular values.",
+        "The eigenvalues of a Gram matrix are squared lengths.",
+    ),
+    Wrong(
+        "points of length 1",
+        right.instead(lambda a: _unit_points(a.features, a.n)),
+        "You scale every point to length 1 first. Only subtract the mean.",
+        CENTRE_HINT,
+    ),
+    Wrong(
+        "reconstructed points",
+        right.instead(lambda a: _reconstructed(a.features, a.n)),
+        "You return points in the original space, reconstructed from n components. Return their n scores.",
+        SCORES_HINT,
+    ),
+    Wrong(
+        "features of largest variance",
+        right.instead(lambda a: _largest_features(a.features, a.n)),
+        "You choose the n features with the largest variance. PCA finds directions that combine the features.",
+        "They are the eigenvectors of the covariance matrix.",
+    ),
+    Wrong(
+        "first component repeated",
+        right.then(lambda scores, a: scores[:, :1].expand(-1, a.n).clone()),
+        "All your columns are the first component. Each further component is perpendicular to those before it.",
+        "Before you look for the next direction, remove the previous ones from the points.",
     ),
 ]
 

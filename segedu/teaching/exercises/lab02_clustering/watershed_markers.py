@@ -113,6 +113,60 @@ def highest_only(mask: Tensor, min_distance: int) -> Tensor:
     return _numbered((distance == distance.max()) & mask.numpy())
 
 
+def _with_maxima(maxima: Callable[[np.ndarray, int], np.ndarray]) -> Callable:
+    """An answer that selects the maxima of the distance map in another way: (distance, min_distance) -> bool."""
+    return right.instead(lambda a: _numbered(maxima(_distance(a.mask), a.min_distance) & a.mask.numpy()))
+
+
+def _strict(distance: np.ndarray, reach: int) -> np.ndarray:
+    others = np.ones((2 * reach + 1, 2 * reach + 1), bool)
+    others[reach, reach] = False
+    return distance > ndimage.maximum_filter(distance, footprint=others, mode="constant", cval=0)
+
+
+def _in_disc(distance: np.ndarray, reach: int) -> np.ndarray:
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    return distance == ndimage.maximum_filter(distance, footprint=y**2 + x**2 <= reach**2)
+
+
+def _in_cross(distance: np.ndarray, reach: int) -> np.ndarray:
+    size = 2 * reach + 1
+    return (distance >= ndimage.maximum_filter1d(distance, size, 0)) & (
+        distance >= ndimage.maximum_filter1d(distance, size, 1)
+    )
+
+
+def _greedy(distance: np.ndarray, reach: int) -> np.ndarray:
+    """From the highest pixel down, keep those that are in no window of a kept one."""
+    blocked, kept = np.zeros(distance.shape, bool), np.zeros(distance.shape, bool)
+    for index in np.argsort(-distance, axis=None, kind="stable"):
+        y, x = np.unravel_index(index, distance.shape)
+        if distance[y, x] > 0 and not blocked[y, x]:
+            kept[y, x] = True
+            blocked[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1] = True
+    return kept
+
+
+def _of_component(mask: Tensor, min_distance: int | None) -> Tensor:
+    """The maxima of each connected component without the others; its highest pixels if min_distance is None."""
+    distance, (parts, count) = _distance(mask), ndimage.label(mask.numpy())
+    maxima = np.zeros(mask.shape, np.int32)
+    for k in range(1, count + 1):
+        own = np.where(parts == k, distance, 0.0)
+        highest = own == own.max() if min_distance is None else _maxima(own, 2 * min_distance + 1) & (own > 0)
+        maxima[highest] = k
+    return torch.from_numpy(maxima) if min_distance is None else _numbered(maxima > 0)
+
+
+def _by_distance(markers: Tensor, mask: Tensor) -> Tensor:
+    """Number the markers by decreasing distance."""
+    numbers, distance = markers.numpy(), _distance(mask)
+    heights = [distance[numbers == k].max() for k in range(1, numbers.max() + 1)]
+    new = np.zeros(len(heights) + 1, np.int32)
+    new[np.argsort([-height for height in heights], kind="stable") + 1] = np.arange(1, len(heights) + 1)
+    return torch.from_numpy(new[numbers])
+
+
 WINDOW_HINT = "A window that reaches m pixels to each side has 2 m + 1 rows and columns."
 
 wrong = [
@@ -187,6 +241,88 @@ wrong = [
         right.then(lambda markers, a: (markers > 0).int()),
         "All your markers are 1. Each maximum needs its own number.",
         "`scipy.ndimage.label` numbers connected groups of pixels.",
+    ),
+    Wrong(
+        "even window",
+        _with_maxima(lambda distance, reach: _maxima(distance, 2 * reach)),
+        "Your window has 2 `min_distance` rows and columns, so it reaches one pixel less to one side.",
+        WINDOW_HINT,
+    ),
+    Wrong(
+        "strict maxima",
+        _with_maxima(_strict),
+        "You require a maximum to be larger than all other pixels of its window, so a plateau has no marker. Equal "
+        "pixels are maxima, too.",
+        "Compare with >=, or with the largest value of the whole window.",
+    ),
+    Wrong(
+        "chessboard distance",
+        _with_distance(lambda mask: ndimage.distance_transform_cdt(mask, "chessboard")),
+        "You use the chessboard distance, in which a diagonal step is as long as others. Use the Euclidean distance.",
+        "A diagonal neighbour is at distance sqrt(2).",
+    ),
+    Wrong(
+        "rounded distances",
+        _with_distance(lambda mask: ndimage.distance_transform_edt(mask).round()),
+        "You round the distances to integers, which makes plateaus of different distances. Use them as they are.",
+        "sqrt(2) is larger than 1.",
+    ),
+    Wrong(
+        "distance of the inverted mask",
+        _with_distance(lambda mask: ndimage.distance_transform_edt(~mask)),
+        "You compute the distance of background pixels to the mask. Compute the distance of mask pixels to the "
+        "background.",
+        "`distance_transform_edt` returns 0 where its argument is False.",
+    ),
+    Wrong(
+        "window is a disc",
+        _with_maxima(_in_disc),
+        "Your window is a disc. It should be a square that reaches `min_distance` rows and columns to each side.",
+        WINDOW_HINT,
+    ),
+    Wrong(
+        "window is a cross",
+        _with_maxima(_in_cross),
+        "You compare a pixel with its row and its column only. Its window is a square.",
+        WINDOW_HINT,
+    ),
+    Wrong(
+        "window wraps around",
+        _with_maxima(lambda distance, reach: distance == ndimage.maximum_filter(distance, 2 * reach + 1, mode="wrap")),
+        "Your window continues at the opposite border of the image. It should end at the border.",
+        "`np.roll` wraps around, and so does the mode 'wrap'.",
+    ),
+    Wrong(
+        "greedy suppression",
+        _with_maxima(_greedy),
+        "You keep pixels from the highest down, each outside the windows of those kept before. A marker must be the "
+        "largest in its own window.",
+        "A pixel at the edge of a window can be higher than all pixels that were kept.",
+    ),
+    Wrong(
+        "numbered by distance",
+        right.then(lambda markers, a: _by_distance(markers, a.mask)),
+        "You number the markers by decreasing distance. Number them in reading order.",
+        "`scipy.ndimage.label` numbers in reading order.",
+    ),
+    Wrong(
+        "one per component",
+        right.instead(lambda a: _of_component(a.mask, None)),
+        "You mark the largest distance of each connected component. Cells that touch are one component, and each needs "
+        "a marker.",
+        "Compare each pixel with its window.",
+    ),
+    Wrong(
+        "each component alone",
+        right.instead(lambda a: _of_component(a.mask, a.min_distance)),
+        "You process each connected component alone. The window also compares with pixels of other components.",
+        "A small cell beside a large one is not a maximum if the large one reaches into its window.",
+    ),
+    Wrong(
+        "with the number of markers",
+        right.then(lambda markers, a: (markers, int(markers.max()))),
+        "You return a tuple with the number of markers. Return the map alone.",
+        "`scipy.ndimage.label` returns two results.",
     ),
 ]
 

@@ -33,6 +33,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     core = [case("a wide image", image(3, 3, 6), 0.5), case("a tall image", image(3, 5, 4), 3.0)]
     edge = [
         case("one channel", image(1, 3, 5), 2),
+        case("more channels than columns", image(7, 2, 3), 0.5),
         case("weight 0", image(2, 3, 4), 0.0),
         case("one row", image(3, 1, 6), 0.25),
         case("one pixel", image(3, 1, 1), 1.0),
@@ -48,6 +49,19 @@ def each_side(image: Tensor, weight: float) -> Tensor:
     """Divide rows by the height and columns by the width."""
     colours, position = xy_features(image, weight).split([len(image), 2], dim=1)
     return torch.cat([colours, position * _longer(image) / torch.tensor(image.shape[1:])], dim=1)
+
+
+def _moved(image: Tensor, weight: float, offset: Tensor) -> Tensor:
+    """Add an offset in pixels, (2,), to row and column."""
+    colours, position = xy_features(image, weight).split([len(image), 2], dim=1)
+    return torch.cat([colours, position + offset * weight / _longer(image)], dim=1)
+
+
+def _transposed_grid(image: Tensor, weight: float) -> Tensor:
+    """Read the positions down the columns, and the colours along the rows."""
+    out = xy_features(image, weight)
+    positions = out[:, -2:].unflatten(0, image.shape[1:]).transpose(0, 1).flatten(0, 1)
+    return torch.cat([out[:, :-2], positions], dim=1)
 
 
 SCALE_HINT = "Divide both coordinates by the longer side, max(H, W)."
@@ -132,6 +146,62 @@ wrong = [
         right.then(lambda out, a: out.T.reshape(-1, *a.image.shape[1:])),
         "You return a map, (C + 2, H, W). The result has one row per pixel, (H W, C + 2).",
         "k-means takes points, (N, D).",
+    ),
+    Wrong(
+        "centres of the pixels",
+        right.instead(lambda a: _moved(a.image, a.weight, torch.tensor([0.5, 0.5]))),
+        "You add 0.5 to rows and columns. Here the first pixel has the coordinates 0 and 0.",
+        "Count rows and columns from 0, and add nothing.",
+    ),
+    Wrong(
+        "counted from 1",
+        right.instead(lambda a: _moved(a.image, a.weight, torch.tensor([1.0, 1.0]))),
+        "You count rows and columns from 1. Count them from 0.",
+        "The first pixel has the coordinates 0 and 0.",
+    ),
+    Wrong(
+        "origin in the centre",
+        right.instead(
+            lambda a: _moved(a.image, a.weight, -(torch.tensor([*a.image.shape[1:]], dtype=torch.float32) - 1) / 2)
+        ),
+        "Your coordinates are 0 in the centre of the image. They should be 0 at its first pixel.",
+        "Count rows and columns from 0, and subtract nothing.",
+    ),
+    Wrong(
+        "colours by 1 minus the weight",
+        right.then(lambda out, a: torch.cat([(1 - a.weight) * out[:, :-2], out[:, -2:]], dim=1)),
+        "You multiply the colours by 1 minus the weight. The weight multiplies only the coordinates.",
+        "The weight may be larger than 1.",
+    ),
+    Wrong(
+        "one column per pixel",
+        right.then(lambda out, a: out.T),
+        "You return one column per pixel, (C + 2, H W). The result has one row per pixel, (H W, C + 2).",
+        "k-means takes points, (N, D).",
+    ),
+    Wrong(
+        "positions of a transposed image",
+        right.instead(lambda a: _transposed_grid(a.image, a.weight)),
+        "Your colours come row by row, but your positions column by column. Both must come row by row.",
+        '`meshgrid` has to be called with indexing="ij", or its results are transposed.',
+    ),
+    Wrong(
+        "diagonal",
+        right.given(weight=lambda a: a.weight * _longer(a.image) / np.hypot(*a.image.shape[1:])),
+        "You divide by the diagonal of the image. Divide by the longer side.",
+        SCALE_HINT,
+    ),
+    Wrong(
+        "divided by the weight",
+        right.given(weight=lambda a: 1 / a.weight if a.weight > 0 else 0.0),
+        "You divide the coordinates by the weight. Multiply them by it.",
+        "A larger weight makes positions count more.",
+    ),
+    Wrong(
+        "longest of three axes",
+        right.given(weight=lambda a: a.weight * _longer(a.image) / max(a.image.shape)),
+        "You also compare the number of channels when you look for the longer side. Compare height and width only.",
+        SCALE_HINT,
     ),
 ]
 

@@ -62,6 +62,43 @@ def dense_windows(images: Tensor, weight: Tensor, bias: Tensor, stride: int, pad
 right = Variants(conv2d_loops)
 unpadded = Variants(right.given(padding=lambda a: 0))
 
+
+def rows_only(images: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
+    """The right size, but the windows move along the columns by one pixel."""
+    strided, dense = (conv2d_loops(images, weight, bias, s, padding) for s in (stride, 1))
+    return dense[:, :, ::stride, : strided.shape[3]]
+
+
+def without_last_positions(images: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
+    """Loops whose ranges end before a start that just fits; its results are the bias alone."""
+    out = conv2d_loops(images, weight, bias, stride, padding)
+    height, width = (n + 2 * padding - k for n, k in zip(images.shape[2:], weight.shape[2:], strict=True))
+    rows, columns = len(range(0, height, stride)), len(range(0, width, stride))
+    result = bias[None, :, None, None].expand_as(out).clone()
+    result[:, :, :rows, :columns] = out[:, :, :rows, :columns]
+    return result
+
+
+def bias_changed(images: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
+    """Add each window to an element of the bias in place."""
+    out = conv2d_loops(images, weight, torch.zeros_like(bias), stride, padding)
+    result = torch.zeros_like(out)
+    for b in range(len(out)):
+        for o in range(out.shape[1]):
+            running = bias[o] + out[b, o].flatten().cumsum(0)
+            bias[o] = running[-1]
+            result[b, o] = running.reshape(out.shape[2:])
+    return result
+
+
+def sparse_output(images: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
+    """The size for stride 1; what no window fills stays 0."""
+    strided, dense = (conv2d_loops(images, weight, bias, s, padding) for s in (stride, 1))
+    out = torch.zeros_like(dense)
+    out[:, :, : strided.shape[2], : strided.shape[3]] = strided
+    return out
+
+
 wrong = [
     Wrong(
         "flipped kernel",
@@ -122,6 +159,91 @@ wrong = [
         unpadded.given(images=lambda a: F.pad(a.images, [a.padding] * 4, mode="replicate")),
         "You pad with copies of the border pixels. Pad with zeros.",
         "Other kinds of padding exist, but this exercise asks for zeros.",
+    ),
+    Wrong(
+        "stride of rows only, in the size too",
+        right.instead(lambda a: conv2d_loops(a.images, a.weight, a.bias, 1, a.padding)[:, :, :: a.stride]),
+        "You apply the stride to the rows only. Rows and columns have the same stride.",
+        "Your result has too many columns.",
+    ),
+    Wrong(
+        "stride of rows only",
+        rows_only,
+        "Your windows move by S along the rows, but by one pixel along the columns. Both move by S.",
+        "The window of output column x starts at input column x * S.",
+    ),
+    Wrong(
+        "first image only",
+        right.then(lambda out, a: torch.cat([out[:1], torch.zeros_like(out[1:])])),
+        "You convolve the first image only. Every image of the batch has a result.",
+        "The first axis of images is the batch.",
+    ),
+    Wrong(
+        "last image for all",
+        right.then(lambda out, a: out[-1:].expand_as(out)),
+        "All images of your batch have the result of the last one. This looks like one tensor that you fill again and "
+        "again.",
+        "A list keeps the tensor, not a copy. Make a new tensor for each image.",
+    ),
+    Wrong(
+        "one row and column too few",
+        right.then(lambda out, a: out[:, :, :-1, :-1]),
+        "Your result is one row and one column too small. There is one more position than there are steps.",
+        "A kernel as large as the image has one position.",
+    ),
+    Wrong(
+        "last positions missing",
+        without_last_positions,
+        "Your loops end before the last window that fits. The last start is H + 2P - Kh, and it counts.",
+        "range(n) ends at n - 1.",
+    ),
+    Wrong(
+        "mean of the products",
+        right.instead(
+            lambda a: (
+                conv2d_loops(a.images, a.weight, 0 * a.bias, a.stride, a.padding) / a.weight[0].numel()
+                + a.bias[:, None, None]
+            )
+        ),
+        "You take the mean of the products. A convolution takes their sum.",
+        "Use sum, not mean.",
+    ),
+    Wrong(
+        "bias per product",
+        right.given(bias=lambda a: a.bias * a.weight[0].numel()),
+        "You add the bias inside the sum, once per product. Add it once per window.",
+        "Add it after the sum.",
+    ),
+    Wrong(
+        "bias changed",
+        bias_changed,
+        "You add to an element of the bias in place, so it grows from window to window. Write the sum into a new "
+        "variable.",
+        "`value = bias[o]` is a view of the bias, and `value += ...` changes it.",
+    ),
+    Wrong(
+        "only columns padded",
+        unpadded.given(images=lambda a: F.pad(a.images, [a.padding, a.padding])),
+        "You pad the columns only. There are P rows and P columns on every side.",
+        "torch.nn.functional.pad takes two numbers per axis, the last axis first.",
+    ),
+    Wrong(
+        "padding behind",
+        unpadded.given(images=lambda a: F.pad(a.images, [0, 2 * a.padding, 0, 2 * a.padding])),
+        "You pad only below and on the right. There are P rows and columns on every side.",
+        "The first pixel of the image is at row P and column P of the padded one.",
+    ),
+    Wrong(
+        "output transposed",
+        right.then(lambda out, a: out.transpose(2, 3)),
+        "Your result is transposed, (W, H). Its rows come before its columns.",
+        "Output row y comes from windows that start at input row y * S.",
+    ),
+    Wrong(
+        "size for stride 1",
+        sparse_output,
+        "Your result has the size for stride 1, with zeros at the end. It has one value per window.",
+        "There are (H + 2P - Kh) // S + 1 rows.",
     ),
 ]
 

@@ -46,6 +46,18 @@ def _steps(a) -> float:
 
 right = Variants(conv_out)
 
+
+def _each_term_rounded(a) -> int:
+    span = a.dilation * (a.kernel_size - 1) + 1
+    return (a.size + 2 * a.padding) // a.stride - span // a.stride + 1
+
+
+def _while_it_ends_inside(a) -> int:
+    """Count the starts whose kernel ends before the end, not at it."""
+    free = a.size + 2 * a.padding - a.dilation * (a.kernel_size - 1) - 1
+    return len(range(0, free, a.stride))
+
+
 wrong = [
     Wrong(
         "as often printed",
@@ -107,6 +119,56 @@ wrong = [
         right.instead(lambda a: math.ceil(a.size / a.stride)),
         "You assume that a convolution with stride 1 keeps the size. The size also depends on kernel and padding.",
         "The 3x3 convolutions of U-Net have no padding. What do they do to 572 pixels?",
+    ),
+    Wrong(
+        "span one too small",
+        right.instead(lambda a: (a.size + 2 * a.padding - a.dilation * (a.kernel_size - 1)) // a.stride + 1),
+        "Your kernel spans D * (K - 1) pixels. It spans one more: from its first to its last tap, both included.",
+        "A kernel of one tap spans one pixel.",
+    ),
+    Wrong(
+        "1 added before the division",
+        right.instead(lambda a: (a.size + 2 * a.padding - a.dilation * (a.kernel_size - 1)) // a.stride),
+        "You add 1 before you divide by the stride. Divide the steps first, then add 1.",
+        "With stride 2, two steps are two positions apart, and the first position is one more.",
+    ),
+    Wrong(
+        "D zeros between taps",
+        right.instead(
+            lambda a: (a.size + 2 * a.padding - a.kernel_size - (a.kernel_size - 1) * a.dilation) // a.stride + 1
+        ),
+        "You put D zeros between two taps. There are D - 1, so that D = 1 is the ordinary kernel.",
+        "With dilation 2, the taps are on every second pixel.",
+    ),
+    Wrong(
+        "dilation counted once",
+        right.instead(lambda a: (a.size + 2 * a.padding - a.kernel_size - a.dilation + 1) // a.stride + 1),
+        "Your dilation widens the kernel by D - 1 pixels in all. It does so between every two taps.",
+        "Three taps have two gaps between them.",
+    ),
+    Wrong(
+        "padding after the division",
+        right.instead(lambda a: (a.size - a.dilation * (a.kernel_size - 1) - 1) // a.stride + 2 * a.padding + 1),
+        "You add the padding after the division by the stride. Padding makes the row longer, so add it before.",
+        "The kernel moves on the padded row.",
+    ),
+    Wrong(
+        "padding times dilation",
+        right.given(padding=lambda a: a.padding * a.dilation),
+        "You multiply the padding by the dilation. P pixels are added on each side, whatever the dilation.",
+        "Dilation belongs to the kernel.",
+    ),
+    Wrong(
+        "terms rounded one by one",
+        right.instead(_each_term_rounded),
+        "You divide row and kernel by the stride separately and round both down. Subtract first, then divide.",
+        "7 // 2 - 3 // 2 is not (7 - 3) // 2 for all numbers.",
+    ),
+    Wrong(
+        "last position not counted",
+        right.instead(_while_it_ends_inside),
+        "You do not count a position at which the kernel ends exactly at the end of the row. It fits.",
+        "Compare with <=, not with <.",
     ),
 ]
 

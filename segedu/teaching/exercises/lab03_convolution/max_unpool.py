@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -70,9 +73,56 @@ def _column_major(a) -> Tensor:
     return a.indices % H * W + a.indices // H
 
 
-SHAPE_HINT = "`indices` has the shape of `values`."
 right = Variants(max_unpool)
 
+
+def _at(rows_and_columns: Callable[[SimpleNamespace], tuple[Tensor, Tensor]]) -> Callable:
+    """An answer that computes row and column of a maximum in another way."""
+
+    def compute(a: SimpleNamespace) -> Tensor:
+        out = a.values.new_zeros(*a.values.shape[:2], *a.output_size)
+        rows, columns = rows_and_columns(a)
+        for b, c in np.ndindex(*a.values.shape[:2]):
+            for value, y, x in zip(
+                a.values[b, c].flatten(), rows[b, c].flatten(), columns[b, c].flatten(), strict=True
+            ):
+                out[b, c, y, x] = value
+        return out
+
+    return right.instead(compute)
+
+
+def doubled(values: Tensor, indices: Tensor, output_size: tuple[int, int]) -> Tensor:
+    """Always unpool to twice the size."""
+    flat = values.new_zeros(*values.shape[:2], 4 * values[0, 0].numel())
+    return flat.scatter(2, indices.flatten(2), values.flatten(2)).unflatten(2, [2 * n for n in values.shape[2:]])
+
+
+def doubled_and_limited(values: Tensor, indices: Tensor, output_size: tuple[int, int]) -> Tensor:
+    """Always unpool to twice the size, with the largest index that exists there."""
+    flat = values.new_zeros(*values.shape[:2], 4 * values[0, 0].numel())
+    indices = indices.flatten(2).clamp(max=flat.shape[2] - 1)
+    return flat.scatter(2, indices, values.flatten(2)).unflatten(2, [2 * n for n in values.shape[2:]])
+
+
+def _in_one_row(start: Callable[[Tensor, int], Tensor]) -> Callable:
+    """An answer that writes all planes into one row of values; `start` gives where each begins, (B, C, 1, 1)."""
+
+    def compute(a: SimpleNamespace) -> Tensor:
+        size = a.output_size[0] * a.output_size[1]
+        out = a.values.new_zeros(a.values.shape[0] * a.values.shape[1] * size)
+        out[(a.indices + start(a.values, size)).flatten()] = a.values.flatten()
+        return out.reshape(*a.values.shape[:2], *a.output_size)
+
+    return right.instead(compute)
+
+
+def _planes_of(values: Tensor) -> Tensor:
+    B, C = values.shape[:2]
+    return torch.arange(B * C).view(B, C, 1, 1)
+
+
+SHAPE_HINT = "`indices` has the shape of `values`."
 wrong = [
     Wrong(
         "top left",
@@ -121,6 +171,126 @@ wrong = [
         right.then(lambda out, a: out.clamp(min=0)),
         "You lose maxima below 0. Put every maximum back unchanged.",
         "Do not compare it with the zeros that fill the plane.",
+    ),
+    Wrong(
+        "row and column by the height",
+        _at(
+            lambda a: (
+                a.indices // a.output_size[0] % a.output_size[0],
+                a.indices % a.output_size[0] % a.output_size[1],
+            )
+        ),
+        "You divide an index by the height to get its row. Divide by the width.",
+        "The index counts along the rows: y * W + x.",
+    ),
+    Wrong(
+        "width of the pooled plane",
+        _at(
+            lambda a: (
+                (a.indices // a.values.shape[3]).clamp(max=a.output_size[0] - 1),
+                a.indices % a.values.shape[3],
+            )
+        ),
+        "You compute row and column with the width of the pooled plane. The index counts in the large plane.",
+        "The width is output_size[1].",
+    ),
+    Wrong(
+        "planes of W x H",
+        right.then(lambda out, a: out.reshape(*out.shape[:2], *a.output_size[::-1])),
+        "You reshape each plane to (W, H). It is (H, W), rows first.",
+        "Try a plane that is wider than it is high.",
+    ),
+    Wrong(
+        "planes transposed",
+        right.then(lambda out, a: out.transpose(2, 3)),
+        "Your planes are transposed: you write to [x, y]. The row comes first, [y, x].",
+        "index // W is the row.",
+    ),
+    Wrong(
+        "size always doubled",
+        doubled,
+        "You always unpool to twice the size. Use the size that is given.",
+        "Windows may be 3x3, and 2 rows may come from 4 rows or from 5.",
+    ),
+    Wrong(
+        "size always doubled, indices limited",
+        doubled_and_limited,
+        "Your result always has twice the size of the values, and you limit the indices to it. Use the size that is "
+        "given.",
+        "Windows may be 3x3, and 2 rows may come from 4 rows or from 5.",
+    ),
+    Wrong(
+        "indices from 1",
+        right.given(indices=lambda a: (a.indices - 1) % (a.output_size[0] * a.output_size[1])),
+        "You subtract 1 from the indices. They count from 0.",
+        "The first pixel of a plane has the index 0.",
+    ),
+    Wrong(
+        "planes begin too early",
+        _in_one_row(lambda values, size: _planes_of(values) * values[0, 0].numel()),
+        "Your planes begin at multiples of the pooled size. In the result, each plane has H * W values.",
+        "With two channels, where do the values of the second channel land?",
+    ),
+    Wrong(
+        "channels before images",
+        _in_one_row(
+            lambda values, size: (
+                (torch.arange(values.shape[1])[None] * len(values) + torch.arange(len(values))[:, None])[
+                    ..., None, None
+                ]
+                * size
+            )
+        ),
+        "You order the planes as if channels came before images. The tensor is (B, C, H, W).",
+        "Plane (b, c) is number b * C + c.",
+    ),
+    Wrong(
+        "indices of the first plane",
+        right.given(indices=lambda a: a.indices[:1, :1].expand_as(a.indices)),
+        "You use the indices of the first image and channel for all planes. Each plane has its own.",
+        SHAPE_HINT,
+    ),
+    Wrong(
+        "integers",
+        right.then(lambda out, a: out.long()),
+        "Your planes have the dtype of the indices, so the values lose their fractions. Use the dtype of the values.",
+        "values.new_zeros(...) has the dtype of the values.",
+    ),
+    Wrong(
+        "truncated",
+        right.then(lambda out, a: out.long().float()),
+        "You convert the values to integers on the way, so they lose their fractions. Keep their dtype.",
+        "values.new_zeros(...) has the dtype of the values.",
+    ),
+    Wrong(
+        "mean with 0",
+        right.instead(
+            lambda a: (
+                a.values.new_zeros(*a.values.shape[:2], a.output_size[0] * a.output_size[1])
+                .scatter_reduce(2, a.indices.flatten(2), a.values.flatten(2), reduce="mean", include_self=True)
+                .unflatten(2, a.output_size)
+            )
+        ),
+        "You write the mean of a value and the 0 that was there. Write the value itself.",
+        "Only one maximum belongs to a pixel, so nothing needs a reduction.",
+    ),
+    Wrong(
+        "flat planes",
+        right.then(lambda out, a: out.flatten(2)),
+        "You return flat planes, (B, C, H * W). Return (B, C, H, W).",
+        "Reshape at the end.",
+    ),
+    Wrong(
+        "minus infinity elsewhere",
+        right.instead(
+            lambda a: (
+                torch.full((*a.values.shape[:2], a.output_size[0] * a.output_size[1]), -torch.inf, dtype=a.values.dtype)
+                .scatter(2, a.indices.flatten(2), a.values.flatten(2))
+                .unflatten(2, a.output_size)
+            )
+        ),
+        "Pixels without a maximum are minus infinity in your planes. They have to be 0.",
+        "Start with a tensor of zeros.",
     ),
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from segedu.ops.convolution import receptive_field
@@ -65,6 +67,33 @@ def whole_kernels(layers: list[Layer]) -> Field:
     return max(size, 1), *receptive_field(layers)[1:]
 
 
+def _fields(update: Callable, size: int = 1) -> Callable:
+    """A recurrence with another update: (size, jump, padding, layer) -> the same three after the layer."""
+
+    def compute(layers: list[Layer]) -> Field:
+        state = size, 1, 0
+        for _, k, s, p, d in layers:
+            state = update(*state, k, s, p, d)
+        return state
+
+    return compute
+
+
+def _from_first_layer(layers: list[Layer]) -> Field:
+    if not layers:
+        raise IndexError("list index out of range")
+    return receptive_field(layers)
+
+
+def _kernel_of_pools_ignored(layers: list[Layer]) -> Field:
+    size, jump, padding = 1, 1, 0
+    for name, k, s, p, d in layers:
+        size += d * (k - 1) * jump if name != "pool" else 0
+        padding += p * jump
+        jump *= s
+    return size, jump, padding
+
+
 right = Variants(receptive_field)
 
 wrong = [
@@ -122,6 +151,90 @@ wrong = [
         whole_kernels,
         "Each of your layers widens the field by K taps. A kernel of K taps has only K - 1 steps between them.",
         "One 3x3 convolution sees 3 pixels, two see 5.",
+    ),
+    Wrong(
+        "size by its own stride",
+        _fields(lambda size, jump, pad, k, s, p, d: (size + d * (k - 1) * jump * s, jump * s, pad + p * jump)),
+        "You let the stride of a layer widen its own kernel. It spreads only the taps of the layers after it.",
+        "A first layer with kernel 3 and stride 2 sees 3 pixels.",
+    ),
+    Wrong(
+        "padding by its own stride",
+        _fields(lambda size, jump, pad, k, s, p, d: (size + d * (k - 1) * jump, jump * s, pad + p * jump * s)),
+        "You multiply the padding by the jump after the layer. Its padding is counted in pixels of its own input.",
+        "A first layer with stride 2 and padding 1 reaches 1 pixel beyond the image.",
+    ),
+    Wrong(
+        "D times K added",
+        _fields(lambda size, jump, pad, k, s, p, d: (size + d * k * jump, jump * s, pad + p * jump)),
+        "You widen the field by D * K taps per layer. A kernel of K taps has only K - 1 steps between them.",
+        "One 3x3 convolution sees 3 pixels, two see 5.",
+    ),
+    Wrong(
+        "stride of the last layer",
+        _fields(lambda size, jump, pad, k, s, p, d: (size + d * (k - 1) * jump, s, pad + p * jump)),
+        "Your jump is the stride of the layer before. It is the product of the strides of all layers before.",
+        "After two poolings with stride 2, how many pixels of the image are two neighbours apart?",
+    ),
+    Wrong(
+        "size starts at 0",
+        right.then(lambda out, a: (out[0] - 1, *out[1:]) if a.layers else out),
+        "Your size starts at 0. Without any layer, an output pixel sees one pixel: itself.",
+        "One 3x3 convolution sees 3 pixels.",
+    ),
+    Wrong(
+        "size starts at 0, also without layers",
+        right.then(lambda out, a: (out[0] - 1, *out[1:])),
+        "Your size starts at 0, so a network without layers sees nothing. It sees one pixel.",
+        "One 3x3 convolution sees 3 pixels.",
+    ),
+    Wrong(
+        "no layer raises",
+        right.instead(lambda a: _from_first_layer(a.layers)),
+        "Your function raises an error for an empty list. Without layers, the answer is (1, 1, 0).",
+        "Start with these values, not with those of the first layer.",
+    ),
+    Wrong(
+        "padding of both sides",
+        right.then(lambda out, a: (*out[:2], 2 * out[2])),
+        "You count the padding of both sides. The result is how far the field begins before the first pixel.",
+        "Count the padded pixels on one side.",
+    ),
+    Wrong(
+        "padding before jump",
+        right.then(lambda out, a: (out[0], out[2], out[1])),
+        "You return the padding before the jump. Return size, jump and padding, in this order.",
+        "Read the last lines of the docstring again.",
+    ),
+    Wrong(
+        "kernels taken for odd",
+        _fields(lambda size, jump, pad, k, s, p, d: (size + 2 * d * (k // 2) * jump, jump * s, pad + p * jump)),
+        "You add K // 2 taps on each side, as if every kernel were odd. A 2x2 kernel widens the field by one tap.",
+        "From its first to its last tap, a kernel covers K - 1 steps.",
+    ),
+    Wrong(
+        "jump times dilation",
+        _fields(lambda size, jump, pad, k, s, p, d: (size + d * (k - 1) * jump, jump * s * d, pad + p * jump)),
+        "You multiply the jump by the dilation, too. Dilation spreads the taps of one layer only.",
+        "After a dilated convolution with stride 1, neighbours are as far apart as before.",
+    ),
+    Wrong(
+        "padding subtracted",
+        right.then(lambda out, a: (out[0] - out[2], *out[1:])),
+        "You subtract the padding from the size. The field includes padded pixels.",
+        "The size does not depend on the padding.",
+    ),
+    Wrong(
+        "kernels of poolings ignored",
+        _kernel_of_pools_ignored,
+        "Your poolings change the jump, but not the size. A pooling has a window, like a convolution.",
+        "The name of a layer does not matter for its receptive field.",
+    ),
+    Wrong(
+        "padding and dilation exchanged",
+        right.given(layers=lambda a: [(name, k, s, d, p) for name, k, s, p, d in a.layers]),
+        "You exchange padding and dilation of a layer. A layer is (name, kernel_size, stride, padding, dilation).",
+        "Look at the order in the docstring.",
     ),
 ]
 

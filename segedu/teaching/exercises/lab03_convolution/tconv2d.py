@@ -71,6 +71,61 @@ def atrous(images: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
 right = Variants(tconv2d)
 canvas = Variants(right.given(padding=lambda a: 0))
 
+
+def _patches(images: Tensor, weight: Tensor, stride: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Sums of the patches and how many meet at each pixel, on a canvas of this size."""
+    sums, count = images.new_zeros(len(images), weight.shape[1], *size), images.new_zeros(size)
+    Kh, Kw = weight.shape[2:]
+    for y, x in np.ndindex(*images.shape[2:]):
+        rows, columns = slice(y * stride[0], y * stride[0] + Kh), slice(x * stride[1], x * stride[1] + Kw)
+        sums[:, :, rows, columns] += torch.einsum("bc,cohw->bohw", images[:, :, y, x], weight)
+        count[rows, columns] += 1
+    return sums, count
+
+
+def overlap_averaged(images: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Divide by the number of patches that meet."""
+    size = [(n - 1) * stride + k for n, k in zip(images.shape[2:], weight.shape[2:], strict=True)]
+    sums, count = _patches(images, weight, (stride, stride), size)
+    return _cropped(sums / count.clamp(min=1), padding)
+
+
+def side_by_side(images: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Place patches a kernel apart, on a canvas of the right size."""
+    whole = [n * k for n, k in zip(images.shape[2:], weight.shape[2:], strict=True)]
+    size = [(n - 1) * stride + k for n, k in zip(images.shape[2:], weight.shape[2:], strict=True)]
+    canvas_size = [max(pair) for pair in zip(whole, size, strict=True)]
+    sums, _ = _patches(images, weight, tuple(weight.shape[2:]), canvas_size)
+    return _cropped(sums[:, :, : size[0], : size[1]], padding)
+
+
+def spread_kernel(images: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Spread the taps of the kernel by the stride, and add one patch per pixel."""
+    (H, W), (Kh, Kw) = images.shape[2:], weight.shape[2:]
+    out = images.new_zeros(len(images), weight.shape[1], H + (Kh - 1) * stride, W + (Kw - 1) * stride)
+    for u, v in np.ndindex(Kh, Kw):
+        part = torch.einsum("bcij,co->boij", images, weight[:, :, u, v])
+        out[:, :, u * stride : u * stride + H, v * stride : v * stride + W] += part
+    return _cropped(out, padding)
+
+
+def outputs_first(images: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Sum over the second axis of the weight, and make as many outputs as its first has."""
+    size = [(n - 1) * stride + k for n, k in zip(images.shape[2:], weight.shape[2:], strict=True)]
+    out = images.new_zeros(len(images), weight.shape[1], *size)
+    for c, o in np.ndindex(images.shape[1], weight.shape[1]):
+        plane, _ = _patches(images[:, c : c + 1], weight[o, c][None, None], (stride, stride), size)
+        out[:, o] += plane[:, 0]
+    return _cropped(out, padding)
+
+
+def kernel_overwritten(images: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Multiply pixels into the kernel in place; the last product of each input channel remains."""
+    out = tconv2d(images, weight, stride, padding)
+    weight.mul_(images[-1, :, -1, -1][:, None, None, None])
+    return out
+
+
 wrong = [
     Wrong(
         "overwrites",
@@ -126,6 +181,108 @@ wrong = [
         atrous,
         "You dilate the kernel. The stride of a transposed convolution moves patches apart; the kernel stays dense.",
         "One input pixel must give a patch of Kh by Kw pixels without gaps.",
+    ),
+    Wrong(
+        "padding cropped in front only",
+        canvas.then(lambda out, a: out[:, :, a.padding :, a.padding :]),
+        "You crop the padding above and on the left only. Crop P rows and columns from each side.",
+        "The result must have (H - 1)S + K - 2P rows.",
+    ),
+    Wrong(
+        "twice the padding cropped",
+        canvas.then(
+            lambda out, a: out[
+                :, :, 2 * a.padding : out.shape[2] - 2 * a.padding, 2 * a.padding : out.shape[3] - 2 * a.padding
+            ]
+        ),
+        "You crop 2P rows and columns from each side. Crop P.",
+        "The result must have (H - 1)S + K - 2P rows.",
+    ),
+    Wrong(
+        "input cropped",
+        canvas.given(
+            images=lambda a: a.images[
+                :, :, a.padding : a.images.shape[2] - a.padding, a.padding : a.images.shape[3] - a.padding
+            ]
+        ),
+        "You crop the padding from the input. Crop it from the result.",
+        "Crop after all patches are added.",
+    ),
+    Wrong(
+        "input padded",
+        canvas.given(images=lambda a: F.pad(a.images, [a.padding] * 4)),
+        "You pad the input, as a convolution does. A transposed convolution crops its result.",
+        "The result must have (H - 1)S + K - 2P rows.",
+    ),
+    Wrong(
+        "border set to 0",
+        right.then(lambda out, a: F.pad(out, [a.padding] * 4)),
+        "You set the border of P pixels to 0. Crop it.",
+        "The result must have (H - 1)S + K - 2P rows.",
+    ),
+    Wrong(
+        "last channel only",
+        right.given(images=lambda a: a.images[:, -1:], weight=lambda a: a.weight[-1:]),
+        "Only the last input channel counts in your result. Sum over all input channels.",
+        "Do not make the result anew for each channel.",
+    ),
+    Wrong(
+        "mean over the channels",
+        right.then(lambda out, a: out / a.images.shape[1]),
+        "You average over the input channels. Sum over them.",
+        "Use sum, not mean.",
+    ),
+    Wrong(
+        "first image only",
+        right.then(lambda out, a: torch.cat([out[:1], torch.zeros_like(out[1:])])),
+        "You process the first image only. Every image of the batch has a result.",
+        "The first axis of images is the batch.",
+    ),
+    Wrong(
+        "batch summed",
+        right.then(lambda out, a: out.sum(0, keepdim=True).expand_as(out)),
+        "You add all images of the batch into one map. Each image has its own result.",
+        "The first axis of images is the batch.",
+    ),
+    Wrong(
+        "overlap averaged",
+        overlap_averaged,
+        "Where patches overlap, you take their mean. They add up.",
+        "A transposed convolution is linear: twice the input gives twice the output.",
+    ),
+    Wrong(
+        "patches side by side",
+        side_by_side,
+        "You place the patches a kernel size apart. The patch of input row y starts at output row y * S.",
+        "With a stride smaller than the kernel, patches overlap.",
+    ),
+    Wrong(
+        "kernel spread by the stride",
+        spread_kernel,
+        "You spread the taps of the kernel by the stride. The stride moves patches apart; the kernel stays dense.",
+        "One input pixel must give a patch of Kh by Kw pixels without gaps.",
+    ),
+    Wrong(
+        "a step too many",
+        canvas.then(
+            lambda out, a: F.pad(out, [0, a.stride, 0, a.stride])[
+                :, :, a.padding : out.shape[2] + a.stride - a.padding, a.padding : out.shape[3] + a.stride - a.padding
+            ]
+        ),
+        "Your result has S rows and columns too many: you count H steps between H pixels. There are only H - 1.",
+        "One input pixel gives one kernel and no step.",
+    ),
+    Wrong(
+        "outputs first",
+        outputs_first,
+        "You index the weight as [output, input]. Here the input channel comes first.",
+        "It is the weight of the convolution in the other direction, whose output is your input.",
+    ),
+    Wrong(
+        "kernel overwritten",
+        kernel_overwritten,
+        "You multiply into the kernel in place, which changes the argument. Write the product into a new tensor.",
+        "`a * b` makes a new tensor, and `a.mul_(b)` or `a *= b` does not.",
     ),
 ]
 

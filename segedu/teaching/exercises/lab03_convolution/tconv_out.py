@@ -104,6 +104,57 @@ wrong = [
         "You count H steps between H pixels. There are only H - 1.",
         "One input pixel gives one kernel and no step.",
     ),
+    Wrong(
+        "span one too small",
+        right.then(lambda out, a: out - 1),
+        "Your kernel spans D * (K - 1) pixels. It spans one more: from its first to its last tap, both included.",
+        "A kernel of one tap spans one pixel.",
+    ),
+    Wrong(
+        "output padding subtracted",
+        right.then(lambda out, a: out - 2 * a.output_padding),
+        "You subtract the output padding. It adds OP pixels at the end of the result.",
+        "It makes the result larger; P makes it smaller.",
+    ),
+    Wrong(
+        "output padding times stride",
+        right.then(lambda out, a: out + (a.stride - 1) * a.output_padding),
+        "You multiply the output padding by the stride. It adds OP pixels to the result itself.",
+        "Add it after everything else.",
+    ),
+    Wrong(
+        "padding times stride",
+        right.then(lambda out, a: out - 2 * a.padding * (a.stride - 1)),
+        "You multiply the padding by the stride, as if it belonged to the input. It is cropped from the result.",
+        "P pixels are cropped from each of the two sides.",
+    ),
+    Wrong(
+        "S zeros between pixels",
+        right.then(lambda out, a: out + a.size - 1),
+        "You put S zeros between two input pixels. There are S - 1, so that two pixels are S apart.",
+        "With stride 1, no zero is inserted.",
+    ),
+    Wrong(
+        "steps dilated",
+        right.instead(
+            lambda a: (a.size - 1) * a.stride * a.dilation - 2 * a.padding + a.kernel_size + a.output_padding
+        ),
+        "You apply the dilation to the steps between the pixels. It belongs to the kernel.",
+        "A dilated kernel spans D * (K - 1) + 1 pixels.",
+    ),
+    Wrong(
+        "size times stride plus output padding",
+        right.instead(lambda a: a.size * a.stride + a.output_padding),
+        "You multiply the size by the stride and add the output padding. Kernel and padding change the size as well.",
+        "One input pixel gives one whole kernel, whatever the stride.",
+    ),
+    Wrong(
+        "largest of the sizes",
+        right.then(lambda out, a: out + a.stride - 1),
+        "Several sizes H' are reduced to H by the convolution, and you return the largest. Without output padding, it "
+        "is the smallest.",
+        "The output padding chooses among them.",
+    ),
 ]
 
 exercise = Exercise(

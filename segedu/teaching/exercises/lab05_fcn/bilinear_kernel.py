@@ -51,6 +51,10 @@ def _from_tent(tent: Callable[[int], Tensor]) -> Callable:
     return _from_plane(lambda k: torch.outer(tent(k), tent(k)))
 
 
+def _exchanged_centres(k: int) -> Tensor:
+    return _tent(k, centre=(k + 1) // 2 - (1 if k % 2 == 0 else 0.5))
+
+
 PRODUCT = "Compare a corner of the 4x4 kernel with the worked example."
 DIAGONAL = "Only weight[c, c] is not zero."
 
@@ -156,6 +160,33 @@ exercise = Exercise(
             right.then(lambda out, a: out[:1, :1].expand(a.channels, -1, -1, -1)),
             "You return (C, 1, k, k), the layout of a grouped convolution. This exercise expects (C, C, k, k).",
             "The first axis is the input channel, the second axis the output channel.",
+        ),
+        Wrong(
+            "centre at k / 2",
+            _from_tent(lambda k: _tent(k, centre=k / 2)),
+            "Your centre is k / 2. The pixels 0 to k - 1 have their centre at (k - 1) / 2.",
+            "Where is the middle of the pixels 0, 1, 2?",
+        ),
+        Wrong(
+            "half width rounded down, at least 1",
+            _from_tent(lambda k: _tent(k, half_width=max(k // 2, 1))),
+            "You round k / 2 down when k is odd, so those tents are too narrow. It falls to 0 over k / 2 pixels, "
+            "rounded up.",
+            "For k = 3 the tent is 1/2, 1, 1/2.",
+        ),
+        Wrong(
+            "centres of even and odd exchanged",
+            _from_tent(_exchanged_centres),
+            "You exchange the centres of even and odd kernels. It lies on a pixel only in an odd kernel.",
+            "Where is the middle of the pixels 0, 1, 2, 3?",
+        ),
+        Wrong(
+            "first channel only",
+            right.then(
+                lambda out, a: out * torch.eye(a.channels)[:1, :, None, None] * torch.eye(a.channels)[:, :1, None, None]
+            ),
+            "Only the first channel gets the kernel. Each channel gets it, from itself to itself.",
+            DIAGONAL,
         ),
     ],
 )

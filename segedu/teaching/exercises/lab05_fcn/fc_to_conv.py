@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from segedu.semantic.fcn import fc_to_conv
 from segedu.teaching.checks.exercise import Case, Exercise, Wrong
@@ -37,6 +40,19 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
 
 right = Variants(fc_to_conv)
 width_by_height = right.given(kernel_size=lambda a: a.kernel_size[::-1])
+
+
+def _square(side: int) -> Callable:
+    """An answer that takes one side of the window for both, and infers the channels."""
+    return right.instead(
+        lambda a: (a.weight.reshape(len(a.weight), -1, a.kernel_size[side], a.kernel_size[side]), a.bias)
+    )
+
+
+def _rows_first(a: SimpleNamespace) -> tuple[Tensor, Tensor]:
+    height, width = a.kernel_size
+    return a.weight.reshape(len(a.weight), height, -1, width).permute(0, 2, 1, 3), a.bias
+
 
 SAME_RESULT = "On a map of exactly h x w pixels, the layer and the convolution must give the same result."
 
@@ -120,6 +136,36 @@ exercise = Exercise(
             right.then(lambda out, a: (out[0].flip(2, 3), a.bias)),
             "You rotate the kernel by 180 degrees. Convolution in deep learning does not flip the kernel.",
             SAME_RESULT,
+        ),
+        Wrong(
+            "height for both sides",
+            _square(0),
+            "You use the height of the window for both sides. Its width may be another.",
+            "kernel_size is (h, w).",
+        ),
+        Wrong(
+            "weights divided",
+            right.then(lambda out, a: (out[0] / math.prod(a.kernel_size), a.bias)),
+            "You divide the weights by the number of pixels in the window. A convolution sums, as the layer does.",
+            SAME_RESULT,
+        ),
+        Wrong(
+            "bias (O, 1, 1)",
+            right.then(lambda out, a: (out[0], a.bias[:, None, None])),
+            "Your bias has the shape (O, 1, 1). A convolution has a bias of shape (O,).",
+            "Print torch.nn.Conv2d(2, 5, 3).bias.shape.",
+        ),
+        Wrong(
+            "bias (1, O, 1, 1)",
+            right.then(lambda out, a: (out[0], a.bias[None, :, None, None])),
+            "Your bias has the shape (1, O, 1, 1). A convolution has a bias of shape (O,).",
+            "Print torch.nn.Conv2d(2, 5, 3).bias.shape.",
+        ),
+        Wrong(
+            "rows before channels",
+            right.instead(_rows_first),
+            "You read each row of the weight as (h, C, w). The features were flattened in the order (C, h, w).",
+            "In what order does flatten() write the values of a (C, h, w) tensor?",
         ),
     ],
 )

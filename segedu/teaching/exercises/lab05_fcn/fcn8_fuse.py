@@ -129,6 +129,68 @@ def _swap_offsets(a: SimpleNamespace) -> Tensor:
     return fcn8_fuse(a.score32, score16, score8, a.kernel, a.offsets[::-1])
 
 
+def _same_at_the_end(skip: Tensor, offset: int, like: Tensor) -> Tensor:
+    return skip[..., offset : skip.shape[-2] - offset, offset : skip.shape[-1] - offset]
+
+
+def _rows_only(skip: Tensor, offset: int, like: Tensor) -> Tensor:
+    return skip[..., offset : offset + like.shape[-2], : like.shape[-1]]
+
+
+def _row_and_column(a: SimpleNamespace) -> Tensor:
+    top, left = a.offsets
+
+    def crop(skip: Tensor, offset: int, like: Tensor) -> Tensor:
+        return skip[..., top : top + like.shape[-2], left : left + like.shape[-1]]
+
+    return _fuse(a, crop=crop)
+
+
+def _each_class_alone(scores: Tensor, kernel: Tensor) -> Tensor:
+    own = kernel.diagonal().permute(2, 0, 1)[:, None]
+    return F.conv_transpose2d(scores, own, stride=2, groups=len(kernel))
+
+
+def _with_relu(after_last: bool) -> Callable:
+    def compute(a: SimpleNamespace) -> Tensor:
+        scores = _add_skip(a.score32, a.score16, a.kernel, a.offsets[0]).relu()
+        scores = _add_skip(scores, a.score8, a.kernel, a.offsets[1])
+        return scores.relu() if after_last else scores
+
+    return right.instead(compute)
+
+
+def _softmax_after_upsampling(a: SimpleNamespace) -> Tensor:
+    return _fuse(
+        a,
+        upsample=lambda scores, kernel: _upsample(scores, kernel).softmax(1),
+        crop=lambda skip, offset, like: _crop(skip, offset, like).softmax(1),
+    )
+
+
+def _adds_in_place(score32: Tensor, score16: Tensor, score8: Tensor, kernel: Tensor, offsets: Offsets) -> Tensor:
+    scores = score32
+    for skip, offset in ((score16, offsets[0]), (score8, offsets[1])):
+        up = _upsample(scores, kernel)
+        scores = _crop(skip, offset, up)
+        scores += up
+    return scores
+
+
+def _late_crop(skip: Tensor, offset: int, like: Tensor) -> Tensor:
+    """Begin no later than the map allows."""
+    top, left = min(offset, skip.shape[-2] - like.shape[-2]), min(offset, skip.shape[-1] - like.shape[-1])
+    return skip[..., top : top + like.shape[-2], left : left + like.shape[-1]]
+
+
+def _swapped(crop: Callable) -> Callable:
+    def compute(a: SimpleNamespace) -> Tensor:
+        scores = _add_skip(a.score32, a.score16, a.kernel, a.offsets[1], crop=crop)
+        return _add_skip(scores, a.score8, a.kernel, a.offsets[0], crop=crop)
+
+    return right.instead(compute)
+
+
 TWO_SKIPS = "There are two skips, so there are two additions."
 
 exercise = Exercise(
@@ -239,6 +301,76 @@ exercise = Exercise(
             right.given(kernel=lambda a: a.kernel.transpose(0, 1)),
             "You swap the channels of the kernel. In a transposed convolution the input channels come first.",
             "Pass the kernel to conv_transpose2d as it is.",
+        ),
+        Wrong(
+            "same at the end",
+            right.instead(lambda a: _fuse(a, crop=_same_at_the_end)),
+            "You remove as many rows and columns at the end as at the beginning. The crop is as large as the upsampled "
+            "scores.",
+            "At the far end, more rows than the offset may be left over, or none.",
+        ),
+        Wrong(
+            "offset of rows only",
+            right.instead(lambda a: _fuse(a, crop=_rows_only)),
+            "Your crop begins at the offset in the rows, but at 0 in the columns. The offset holds for both.",
+            "Each offset is the first row and the first column of a crop.",
+        ),
+        Wrong(
+            "offsets as row and column",
+            right.instead(_row_and_column),
+            "You use the two offsets as the row and the column of both crops. The first belongs to score16, the second "
+            "to score8.",
+            "Each offset is the first row and the first column of a crop.",
+        ),
+        Wrong(
+            "offsets swapped, as given",
+            _swapped(_crop),
+            "You use the two offsets in the wrong order. The first one belongs to score16, the second one to score8.",
+            "In the network of the paper they are 5 and 9.",
+        ),
+        Wrong(
+            "offsets swapped, limited",
+            _swapped(_late_crop),
+            "You exchange the two offsets. The first one belongs to score16, the second one to score8.",
+            "In the network of the paper they are 5 and 9.",
+        ),
+        Wrong(
+            "classes upsampled alone",
+            right.instead(lambda a: _fuse(a, upsample=_each_class_alone)),
+            "You upsample each class by its own kernel only. The kernel also has weights between different classes.",
+            "Pass the whole kernel to conv_transpose2d, without groups.",
+        ),
+        Wrong(
+            "kernel not flipped",
+            right.given(kernel=lambda a: a.kernel.flip(2, 3)),
+            "Your transposed convolution does not flip the kernel where it needs to. Each score places the kernel as "
+            "it is.",
+            "A single score of 1 must give the kernel itself.",
+        ),
+        Wrong(
+            "ReLU after the first sum",
+            _with_relu(after_last=False),
+            "You apply a ReLU to the first sum. Scores are logits, so they may be negative.",
+            "FCN adds scores without an activation.",
+        ),
+        Wrong(
+            "ReLU after each sum",
+            _with_relu(after_last=True),
+            "You apply a ReLU to each sum. Scores are logits, so they may be negative.",
+            "FCN adds scores without an activation.",
+        ),
+        Wrong(
+            "softmax after upsampling",
+            right.instead(_softmax_after_upsampling),
+            "You apply the softmax to both maps before you add them. FCN adds scores; the softmax is applied once, in "
+            "the loss.",
+            "With scores, a confident layer can outvote an uncertain one. Probabilities lie between 0 and 1.",
+        ),
+        Wrong(
+            "adds in place",
+            _adds_in_place,
+            "You add into a crop of score16 and score8, which changes the arguments. Write the sum into a new tensor.",
+            "A slice shares its memory with the tensor; `a + b` makes a new one, and `a += b` does not.",
         ),
     ],
 )

@@ -98,6 +98,18 @@ def _align_corners(out: Pair, a: SimpleNamespace) -> Pair:
     return F.pad(image, [a.border] * 4), out[1]
 
 
+def _flip_in_place(image: Tensor, target: Tensor, flip: bool, factor: int, border: int) -> Pair:
+    if flip:
+        image.copy_(image.flip(-1).clone())
+        target.copy_(target.flip(-1).clone())
+    return joint_augment(image, target, False, factor, border)
+
+
+def _border_at_the_sides(a: SimpleNamespace) -> Pair:
+    image, target = joint_augment(a.image, a.target, a.flip, a.factor, border=0)
+    return F.pad(image, [a.border] * 2), F.pad(target, [a.border] * 2, value=255)
+
+
 NEVER_MIX = "Labels are repeated, never mixed."
 
 exercise = Exercise(
@@ -195,6 +207,37 @@ exercise = Exercise(
             ),
             "You add the border before you upsample, so the border grows too. The order is flip, upsample, border.",
             "Compare the size of your result with factor * H + 2 * border.",
+        ),
+        Wrong(
+            "border at the sides only",
+            right.instead(_border_at_the_sides),
+            "You add the border on the left and the right only. It belongs on all four sides.",
+            "torch.nn.functional.pad takes two numbers per axis, the last axis first.",
+        ),
+        Wrong(
+            "arguments flipped",
+            _flip_in_place,
+            "You write the flipped image and target into the arguments. The caller still needs them.",
+            "flip returns a new tensor. Give it a name of its own.",
+        ),
+        Wrong(
+            "axis 1 of both",
+            right.given(image=lambda a: _flipped(_flipped(a.image, a, axis=1), a)),
+            "You flip axis 1 of both. In the image these are the rows, in the target the columns.",
+            "Count axes from the end: -1 holds the columns of both tensors.",
+        ),
+        Wrong(
+            "channels flipped",
+            right.given(image=lambda a: _flipped(_flipped(a.image, a, axis=0), a)),
+            "Your flip reverses the colour channels of the image. Flip its columns.",
+            "The image is (3, H, W), so axis 0 holds the colours.",
+        ),
+        Wrong(
+            "never flipped",
+            right.given(flip=lambda a: False),
+            "You do not flip although flip is true. The argument says whether to flip, so nothing is drawn at random "
+            "here.",
+            "If flip is true, flip in every case.",
         ),
     ],
 )

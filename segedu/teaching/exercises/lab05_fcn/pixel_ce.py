@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -63,6 +64,49 @@ def _softmax_over_columns(a: SimpleNamespace) -> Tensor:
 def _mean_of_image_means(a: SimpleNamespace) -> Tensor:
     pairs = zip(a.logits.split(1), a.target.split(1), strict=True)
     return torch.stack([pixel_ce(logits, target, a.ignore_index) for logits, target in pairs]).mean()
+
+
+def _softmax_over_rows(a: SimpleNamespace) -> Tensor:
+    target = torch.where(_counted(a), a.target, 0)
+    loss = -torch.log_softmax(a.logits, 2).gather(1, target[:, None])[:, 0]
+    return (loss * _counted(a)).sum() / _counted(a).sum().clamp(min=1)
+
+
+def _mean_of(loss: Callable[[SimpleNamespace, Tensor], Tensor]) -> Callable:
+    """A wrong answer with another loss (B, H, W) of the pixels, computed from a target without void."""
+
+    def compute(a: SimpleNamespace) -> Tensor:
+        losses = loss(a, torch.where(_counted(a), a.target, 0)[:, None])
+        return (losses * _counted(a)).sum() / _counted(a).sum().clamp(min=1)
+
+    return right.instead(compute)
+
+
+def _mean_of_classes(a: SimpleNamespace) -> Tensor:
+    classes = [k for k in a.target.unique().tolist() if k != a.ignore_index]
+    log_p = a.logits.log_softmax(1)
+    losses = [-log_p[:, k][a.target == k].mean() for k in classes]
+    return torch.stack(losses).mean() if losses else a.logits.sum() * 0
+
+
+def _only_classes_counted(a: SimpleNamespace) -> Tensor:
+    """Count each target from 0 to K - 1, also where it is ignore_index."""
+    is_class = (a.target >= 0) & (a.target < a.logits.shape[1])
+    return pixel_ce(a.logits, torch.where(is_class, a.target, -100), -100)
+
+
+def _ignored_class_masked(a: SimpleNamespace) -> Tensor:
+    logits = a.logits
+    if 0 <= a.ignore_index < logits.shape[1]:
+        logits = logits.clone()
+        logits[:, a.ignore_index] = -1e9
+    return pixel_ce(logits, a.target, a.ignore_index)
+
+
+def _logits_zeroed(a: SimpleNamespace) -> Tensor:
+    """The logits of ignored pixels are 0, so each adds log K."""
+    total = F.cross_entropy(a.logits * _counted(a)[:, None], torch.where(_counted(a), a.target, 0), reduction="sum")
+    return total / _counted(a).sum() if _counted(a).any() else a.logits.sum() * 0
 
 
 exercise = Exercise(
@@ -157,6 +201,61 @@ exercise = Exercise(
             right.then(lambda out, a: out.item()),
             "You return a Python number, which has no gradient. Return a tensor that depends on the logits.",
             "Leave out .item(), float() and .detach(): without a gradient the network cannot learn.",
+        ),
+        Wrong(
+            "softmax along the rows",
+            right.instead(_softmax_over_rows),
+            "Your softmax runs over the rows of the image. It has to run over the classes.",
+            "Logits are (B, K, H, W). Which axis is K?",
+        ),
+        Wrong(
+            "no gradient",
+            right.then(lambda out, a: out.detach()),
+            "Your value is correct, but it has no gradient. The result must depend on the logits.",
+            "NumPy, .item() and torch.tensor(...) cut the gradient. Compute with torch throughout.",
+        ),
+        Wrong(
+            "only classes counted",
+            right.instead(_only_classes_counted),
+            "You leave out targets that are not a class, but ignore_index may be one of the classes. Compare the "
+            "target with ignore_index.",
+            "With ignore_index 0, the pixels of class 0 must not count.",
+        ),
+        Wrong(
+            "mean of each class",
+            right.instead(_mean_of_classes),
+            "You average over each class first. Take one mean over all pixels that are not void.",
+            "Otherwise a pixel of a rare class has a larger weight.",
+        ),
+        Wrong(
+            "1 - p",
+            _mean_of(lambda a, target: 1 - a.logits.softmax(1).gather(1, target)[:, 0]),
+            "You average 1 - p, without a logarithm. The loss of a pixel is -log p.",
+            "For p close to 0 the cross-entropy grows without limit.",
+        ),
+        Wrong(
+            "sigmoid",
+            _mean_of(lambda a, target: -F.logsigmoid(a.logits.gather(1, target)[:, 0])),
+            "You apply a sigmoid to the logit of the ground-truth class. The other classes count, too: use a softmax.",
+            "The probabilities of a pixel have to sum to 1.",
+        ),
+        Wrong(
+            "ignored class not in the softmax",
+            right.instead(_ignored_class_masked),
+            "If ignore_index is a class, you remove its logit from the softmax. Only its pixels are left out.",
+            "The softmax runs over all K logits of a pixel.",
+        ),
+        Wrong(
+            "one pixel too many",
+            right.then(lambda out, a: out * _counted(a).sum() / (_counted(a).sum() + 1)),
+            "You add 1 to the number of pixels, which makes every loss too small. Divide by at least 1 instead.",
+            "clamp(min=1) changes a number only if it is 0.",
+        ),
+        Wrong(
+            "logits of void zeroed",
+            right.instead(_logits_zeroed),
+            "You set the logits of void pixels to 0, so each of them adds log K. They must add nothing.",
+            "Multiply the losses of the pixels by 0, not their logits.",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -111,6 +112,59 @@ def _bilinear(features: Tensor, indices: Tensor, size: Size) -> Tensor:
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
 
 
+def _unpool_at(position: Callable[[Tensor, Tensor, Size], tuple[Tensor, Tensor]]) -> Callable:
+    """An unpooling with other rows and columns of the maxima."""
+
+    def unpool(features: Tensor, indices: Tensor, size: Size) -> Tensor:
+        out = features.new_zeros(*features.shape[:2], *size)
+        rows, columns = position(features, indices, size)
+        rows, columns = rows.clamp(max=size[0] - 1), columns.clamp(max=size[1] - 1)
+        images, channels = torch.arange(len(features)), torch.arange(features.shape[1])
+        out[images[:, None, None, None], channels[None, :, None, None], rows, columns] = features
+        return out
+
+    return _decode_with(unpool=unpool)
+
+
+def _column_first(features: Tensor, indices: Tensor, size: Size) -> Tensor:
+    """Read an index as column * height + row."""
+    flat = features.new_zeros(*features.shape[:2], size[0] * size[1])
+    return flat.scatter(2, indices.flatten(2), features.flatten(2)).unflatten(2, size[::-1]).transpose(2, 3)
+
+
+def _within_window(features: Tensor, indices: Tensor, size: Size) -> Tensor:
+    """Read an index as a position in the window, 0 to 3."""
+    out, position = features.new_zeros(*features.shape[:2], *size), indices % 4
+    height, width = (2 * side for side in features.shape[2:])
+    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        out[..., dy:height:2, dx:width:2] = torch.where(position == 2 * dy + dx, features, 0.0)
+    return out
+
+
+def _weights_in_order(a: SimpleNamespace) -> Tensor:
+    features, count = a.features, len(a.indices)
+    for stage in reversed(range(count)):
+        features = max_unpool(features, a.indices[stage], a.sizes[stage])
+        features = _relu_except_last(F.conv2d(features, a.weights[count - 1 - stage], padding=1), stage)
+    return features
+
+
+def _relu_before(a: SimpleNamespace) -> Tensor:
+    features = a.features
+    for stage in reversed(range(len(a.indices))):
+        features = max_unpool(features, a.indices[stage], a.sizes[stage])
+        features = F.conv2d(features.relu(), a.weights[stage], padding=1)
+    return features
+
+
+def _first_stage_missing(a: SimpleNamespace) -> Tensor:
+    features = a.features
+    for stage in range(len(a.indices) - 1, 0, -1):
+        features = max_unpool(features, a.indices[stage], a.sizes[stage])
+        features = F.conv2d(features, a.weights[stage], padding=1).relu()
+    return F.conv2d(features, a.weights[0], padding=1)
+
+
 UNUSED = "Your code does not use the indices. What are they for?"
 SHAPE = "indices[i] has the same shape as the features."
 RELU = "The ReLU follows every convolution except the last."
@@ -183,6 +237,81 @@ exercise = Exercise(
             _decode_with(activate=lambda features, stage: features.relu()),
             "You apply a ReLU to the logits too. The last convolution has none, because logits can be negative.",
             RELU,
+        ),
+        Wrong(
+            "ReLU on the logits only",
+            _decode_with(activate=lambda features, stage: features if stage else features.relu()),
+            "You apply a ReLU after the last convolution only. Every convolution except the last has one.",
+            RELU,
+        ),
+        Wrong(
+            "no ReLU after the first convolution",
+            right.instead(
+                lambda a: _decode(
+                    **vars(a),
+                    activate=lambda features, stage: features if stage == len(a.indices) - 1 else features.relu(),
+                )
+            ),
+            "You leave out the ReLU after the convolution that is applied first. The one that is applied last has "
+            "none.",
+            RELU,
+        ),
+        Wrong(
+            "ReLU before the convolutions",
+            right.instead(_relu_before),
+            "You apply the ReLU before each convolution. It follows every convolution except the last.",
+            RELU,
+        ),
+        Wrong(
+            "weights in order of use",
+            right.instead(_weights_in_order),
+            "You use weights[0] first. The lists begin with the first pooling, which the decoder undoes last.",
+            "weights[i] belongs to indices[i].",
+        ),
+        Wrong(
+            "width of 2 w",
+            _unpool_at(
+                lambda features, indices, size: (indices // (2 * features.shape[3]), indices % (2 * features.shape[3]))
+            ),
+            "You read the indices with the width 2 w. They count in the map before the pooling, whose width may be "
+            "odd.",
+            "The width is sizes[i][1].",
+        ),
+        Wrong(
+            "height in place of the width",
+            _unpool_at(lambda features, indices, size: (indices // size[0], indices % size[0])),
+            "You divide an index by the height to get its row. Divide by the width.",
+            "An index is row * width + column.",
+        ),
+        Wrong(
+            "column first",
+            _decode_with(unpool=_column_first),
+            "You read an index as column * height + row. It is row * width + column.",
+            "The index counts the pixels of the plane, row by row.",
+        ),
+        Wrong(
+            "index within the window",
+            _decode_with(unpool=_within_window),
+            "You read an index as a position within the 2x2 window. It counts the pixels of the whole plane.",
+            "The largest index is H * W - 1.",
+        ),
+        Wrong(
+            "kernels flipped",
+            right.given(weights=lambda a: [weight.flip(2, 3) for weight in a.weights]),
+            "Your kernels are flipped, as in a transposed convolution. Use a convolution, which does not flip them.",
+            "torch.nn.functional.conv2d takes the weights as they are.",
+        ),
+        Wrong(
+            "softmax at the end",
+            right.then(lambda out, a: out.softmax(1)),
+            "You return probabilities. Return the logits, as the last convolution gives them.",
+            "The softmax is part of the loss.",
+        ),
+        Wrong(
+            "first pooling not undone",
+            right.instead(_first_stage_missing),
+            "Your loop ends before pooling 0, so your result has half the size. Undo that pooling, too.",
+            "range(n - 1, 0, -1) does not contain 0.",
         ),
     ],
 )

@@ -49,6 +49,22 @@ def _block(before: int, after: int) -> nn.Module:
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
 
 
+def _up_convolution(before: int, after: int) -> nn.Module:
+    return nn.ConvTranspose2d(before, after, 2, stride=2)
+
+
+def _max_pool(features: Tensor) -> Tensor:
+    return F.max_pool2d(features, 2)
+
+
+def _doubled(base_channels: int, depth: int) -> list[int]:
+    return [base_channels * 2**level for level in range(depth + 1)]
+
+
+def _pointwise(channels: int, num_classes: int) -> nn.Module:
+    return nn.Conv2d(channels, num_classes, 1)
+
+
 def _output_of_block(block: nn.Module, before: Tensor, after: Tensor) -> Tensor:
     return after
 
@@ -61,6 +77,11 @@ class _Net(nn.Module):
     """A right network; wrong answers replace one of its parts.
 
     Args:
+        block: (channels before, channels after) -> two convolutions.
+        up: (channels before, channels after) -> upsampling by 2.
+        pool: features -> features of half the size.
+        widths: (base_channels, depth) -> channels of each level.
+        head: (channels, num_classes) -> last layer.
         channels: of the upsampled features and of the input of the block after them, divided by those of the level.
         skip: (block, its input, its output) -> skip.
         join: (skip, upsampled features) -> input of the block on the way up.
@@ -74,23 +95,29 @@ class _Net(nn.Module):
         base_channels: int,
         depth: int,
         channels: tuple[int, int] = (1, 2),
+        block: Callable = _block,
+        up: Callable = _up_convolution,
+        pool: Callable = _max_pool,
+        widths: Callable = _doubled,
+        head: Callable = _pointwise,
         skip: Callable = _output_of_block,
         join: Callable = _concatenate,
         end: Callable = lambda logits: logits,
     ) -> None:
         super().__init__()
-        self.skip, self.join, self.end = skip, join, end
-        widths = [base_channels * 2**level for level in range(depth + 1)]
-        self.down = nn.ModuleList(_block(a, b) for a, b in zip([in_channels, *widths], widths, strict=False))
-        up, joined = channels
-        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * w, up * w, 2, stride=2) for w in widths[-2::-1])
-        self.merge = nn.ModuleList(_block(joined * w, w) for w in widths[-2::-1])
-        self.head = nn.Conv2d(base_channels, num_classes, 1)
+        self.skip, self.join, self.end, self.pool = skip, join, end, pool
+        levels = widths(base_channels, depth)
+        self.down = nn.ModuleList(block(a, b) for a, b in zip([in_channels, *levels], levels, strict=False))
+        upsampled, joined = channels
+        pairs = list(zip(levels[:0:-1], levels[-2::-1], strict=True))
+        self.up = nn.ModuleList(up(below, upsampled * w) for below, w in pairs)
+        self.merge = nn.ModuleList(block(joined * w, w) for _, w in pairs)
+        self.head = head(base_channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         skips, features = [], images
         for level, block in enumerate(self.down):
-            before = F.max_pool2d(features, 2) if level else features
+            before = self.pool(features) if level else features
             features = block(before)
             skips.append(self.skip(block, before, features))
         for up, merge, skip in zip(self.up, self.merge, skips[-2::-1], strict=True):
@@ -111,6 +138,36 @@ class SkipsZeroed(_Net):
 
 def _pooled_and_resized(block: nn.Module, before: Tensor, after: Tensor) -> Tensor:
     return F.interpolate(F.max_pool2d(after, 2), scale_factor=2) if min(after.shape[2:]) > 1 else after
+
+
+def _normalised_block(before: int, after: int) -> nn.Module:
+    first, relu, second, last = _block(before, after)
+    return nn.Sequential(first, nn.BatchNorm2d(after), relu, second, nn.BatchNorm2d(after), last)
+
+
+def _late_reduction(before: int, after: int) -> nn.Module:
+    """On the way up, the second convolution reduces the channels."""
+    if before != 2 * after:
+        return _block(before, after)
+    first, second = nn.Conv2d(before, before, 3, padding=1), nn.Conv2d(before, after, 3, padding=1)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
+
+
+def _interpolated(before: int, after: int) -> nn.Module:
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(before, after, 1))
+
+
+class _SkipsInOrder(_Net):
+    """Take the first skip first, which has another size at every depth but 1."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        skips, features = [], images
+        for level, block in enumerate(self.down):
+            features = block(self.pool(features) if level else features)
+            skips.append(features)
+        for up, merge, skip in zip(self.up, self.merge, skips[:-1], strict=True):
+            features = merge(self.join(skip, up(features)))
+        return self.end(self.head(features))
 
 
 WHERE = "Draw the U on paper and write at each grey arrow where it starts and where it ends."
@@ -168,6 +225,89 @@ exercise = Exercise(
             partial(_Net, end=torch.relu),
             "You apply a ReLU after the last convolution. Leave it out, because logits can be negative.",
             "How does the last arrow of the figure differ from the others?",
+        ),
+        Wrong(
+            "no second ReLU",
+            partial(_Net, block=lambda before, after: _block(before, after)[:-1]),
+            "Your blocks have no ReLU after their second convolution. Each of the two convolutions needs its own ReLU.",
+            "Each blue arrow in the figure is a convolution and a ReLU, including the second one.",
+        ),
+        Wrong(
+            "batch normalisation",
+            partial(_Net, block=_normalised_block),
+            "Your blocks have batch normalisation. The U-Net of 2015 has none.",
+            "Which of your layers have parameters?",
+        ),
+        Wrong(
+            "channels reduced late",
+            partial(_Net, block=_late_reduction),
+            "On the way up, the second convolution of your blocks reduces the channels. The first one has to do so.",
+            "How many channels does the box after the first arrow have in the figure?",
+        ),
+        Wrong(
+            "interpolation and 1x1 convolution",
+            partial(_Net, up=_interpolated),
+            "You upsample by interpolation and a 1x1 convolution. This U-Net has a 2x2 transposed convolution there.",
+            "torch.nn.ConvTranspose2d with a stride of 2.",
+        ),
+        Wrong(
+            "ReLU after the up-convolution",
+            partial(_Net, up=lambda before, after: nn.Sequential(_up_convolution(before, after), nn.ReLU())),
+            "You apply a ReLU after each up-convolution. It has none.",
+            "Only the blue arrows of the figure have a ReLU.",
+        ),
+        Wrong(
+            "up-convolution without bias",
+            partial(_Net, up=lambda before, after: nn.ConvTranspose2d(before, after, 2, stride=2, bias=False)),
+            "Your up-convolutions have no bias. They have one, as by default.",
+            "Leave the argument bias as it is.",
+        ),
+        Wrong(
+            "3x3 up-convolution",
+            partial(
+                _Net,
+                up=lambda before, after: nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1),
+            ),
+            "Your up-convolution has a 3x3 kernel. It has to be 2x2 with a stride of 2.",
+            "Each pixel becomes four pixels that do not overlap with those of its neighbours.",
+        ),
+        Wrong(
+            "average pooling",
+            partial(_Net, pool=lambda features: F.avg_pool2d(features, 2)),
+            "You pool by the mean. The U-Net takes the maximum.",
+            "Which pooling do the red arrows of the figure stand for?",
+        ),
+        Wrong(
+            "3x3 head",
+            partial(_Net, head=lambda channels, classes: nn.Conv2d(channels, classes, 3, padding=1)),
+            "Your last convolution is 3x3. It has to be 1x1.",
+            "It classifies each pixel by its own features.",
+        ),
+        Wrong(
+            "bottom not doubled",
+            partial(_Net, widths=lambda base, depth: [base * 2 ** min(level, depth - 1) for level in range(depth + 1)]),
+            "The block at the bottom does not double the channels. Every level has twice as many as the one above.",
+            "In the figure, the bottom has 1,024 channels, and the level above has 512.",
+        ),
+        Wrong(
+            "channels added",
+            partial(_Net, widths=lambda base, depth: [base * (level + 1) for level in range(depth + 1)]),
+            "Your channels grow by base_channels per level. They double.",
+            "64, 128, 256, 512, 1,024.",
+        ),
+        Wrong(
+            "a level too few",
+            lambda in_channels, num_classes, base_channels, depth: _Net(
+                in_channels, num_classes, base_channels, depth - 1
+            ),
+            "Your network has one pooling too few. depth is the number of poolings.",
+            "With depth 1, there is one pooling and one up-convolution.",
+        ),
+        Wrong(
+            "skips in the wrong order",
+            _SkipsInOrder,
+            "You use the skips in the order in which they were made. The last one is needed first.",
+            "pop() returns the last entry of a list.",
         ),
     ],
     tolerance=1e-5,

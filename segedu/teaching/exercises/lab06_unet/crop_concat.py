@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.semantic.unet import center_crop
@@ -74,6 +75,49 @@ def _crop_from(a: SimpleNamespace, start: Callable[[int], int]) -> Tensor:
     return torch.cat([a.skip[..., top : top + h, left : left + w], a.up], dim=1)
 
 
+def _resized(resize: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """A wrong answer that changes the size of the skip in another way."""
+    return right.instead(lambda a: torch.cat([resize(a.skip, a.up), a.up], dim=1))
+
+
+def _padded_up(a: SimpleNamespace) -> Tensor:
+    dy, dx = (n - m for n, m in zip(a.skip.shape[2:], a.up.shape[2:], strict=True))
+    return torch.cat([a.skip, F.pad(a.up, [dx // 2, dx - dx // 2, dy // 2, dy - dy // 2])], dim=1)
+
+
+def _margins_exchanged(skip: Tensor, up: Tensor) -> Tensor:
+    """Negative padding with the rows first."""
+    dy, dx = (n - m for n, m in zip(skip.shape[2:], up.shape[2:], strict=True))
+    return F.pad(skip, [-(dy // 2), dy // 2 - dy, -(dx // 2), dx // 2 - dx])
+
+
+def _ends_too_early(skip: Tensor, up: Tensor) -> Tensor:
+    (h, w), (top, left) = up.shape[2:], ((n - m) // 2 for n, m in zip(skip.shape[2:], up.shape[2:], strict=True))
+    return skip[:, :, top:h, left:w]
+
+
+def _one_offset(offset: Callable[[int, int], int]) -> Callable:
+    """A wrong answer that begins in row and column with one offset, by the margins of rows and columns."""
+
+    def crop(skip: Tensor, up: Tensor) -> Tensor:
+        (h, w), margins = up.shape[2:], [n - m for n, m in zip(skip.shape[2:], up.shape[2:], strict=True)]
+        start = offset(*margins)
+        return skip[:, :, start : start + h, start : start + w]
+
+    return _resized(crop)
+
+
+def _from_the_middles(skip: Tensor, up: Tensor) -> Tensor:
+    (h, w), (top, left) = up.shape[2:], (n // 2 - m // 2 for n, m in zip(skip.shape[2:], up.shape[2:], strict=True))
+    return skip[:, :, top : top + h, left : left + w]
+
+
+def _moved_in_place(skip: Tensor, up: Tensor) -> Tensor:
+    h, w = up.shape[2:]
+    skip[:, :, :h, :w] = center_crop(skip, (h, w)).clone()
+    return torch.cat([skip[:, :, :h, :w], up], dim=1)
+
+
 START = "Compute where the crop begins. Where it ends follows from the size of `up`."
 ODD = "If an odd number of pixels has to be removed, the exercise says on which side the extra one is removed."
 
@@ -130,6 +174,60 @@ exercise = Exercise(
             right.instead(lambda a: _crop_from(a, start=lambda margin: round(margin / 2))),
             "You round half of an odd number to the nearest even integer, as Python's round does. Always round down.",
             ODD,
+        ),
+        Wrong(
+            "skip resized",
+            _resized(lambda skip, up: F.interpolate(skip, size=up.shape[2:], mode="bilinear", align_corners=False)),
+            "You resize the skip by interpolation, which moves its pixels. Crop its centre.",
+            "The pixels of the centre keep their values.",
+        ),
+        Wrong(
+            "skip pooled",
+            _resized(lambda skip, up: F.adaptive_avg_pool2d(skip, up.shape[2:])),
+            "You pool the skip to the smaller size. Crop its centre.",
+            "The pixels of the centre keep their values.",
+        ),
+        Wrong(
+            "up padded",
+            right.instead(_padded_up),
+            "You pad the upsampled features to the size of the skip. Crop the skip to theirs.",
+            "The result has the size of `up`.",
+        ),
+        Wrong(
+            "margins exchanged",
+            _resized(_margins_exchanged),
+            "You exchange the margins of rows and columns. torch.nn.functional.pad begins with the last axis.",
+            "Try a skip whose rows and columns have different margins.",
+        ),
+        Wrong(
+            "ends at h and w",
+            _resized(_ends_too_early),
+            "Your crop ends at row h and column w. It begins at the margin, so it ends h rows and w columns later.",
+            START,
+        ),
+        Wrong(
+            "bottom-right crop",
+            right.instead(lambda a: _crop_from(a, start=lambda margin: margin)),
+            "You crop the bottom right corner of the skip. This exercise expects its centre.",
+            "Unpadded convolutions remove the same number of pixels on all four sides.",
+        ),
+        Wrong(
+            "one offset for both axes",
+            _one_offset(lambda rows, columns: rows // 2),
+            "You use one offset for rows and columns. Compute one for each axis.",
+            "The margins of height and width may differ.",
+        ),
+        Wrong(
+            "difference of the halves",
+            _resized(_from_the_middles),
+            "You subtract half sizes, H // 2 - h // 2, which rounds twice. Halve the difference, (H - h) // 2.",
+            ODD,
+        ),
+        Wrong(
+            "skip changed",
+            _moved_in_place,
+            "You move the centre of the skip in place, which changes the argument. Slice it instead.",
+            "A slice reads the values and leaves them where they are.",
         ),
     ],
     kind="shape",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
@@ -48,6 +50,49 @@ def _batch_norm(in_channels: int, out_channels: int) -> nn.Module:
     return nn.Sequential(first, nn.BatchNorm2d(out_channels), relu, second, nn.BatchNorm2d(out_channels), last)
 
 
+class _Residual(nn.Module):
+    """Add the input of the second convolution to its output."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.first, _, self.second, _ = _block(in_channels, out_channels, out_channels)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.first(images).relu()
+        return (self.second(features) + features[:, :, 1:-1, 1:-1]).relu()
+
+
+def _without_bias(in_channels: int, out_channels: int) -> nn.Module:
+    first, second = (
+        nn.Conv2d(in_channels, out_channels, 3, bias=False),
+        nn.Conv2d(out_channels, out_channels, 3, bias=False),
+    )
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
+
+
+def _leaky(in_channels: int, out_channels: int) -> nn.Module:
+    first, _, second, _ = _block(in_channels, out_channels, out_channels)
+    return nn.Sequential(first, nn.LeakyReLU(0.1), second, nn.LeakyReLU(0.1))
+
+
+def _relu_first(in_channels: int, out_channels: int) -> nn.Module:
+    first, relu, second, _ = _block(in_channels, out_channels, out_channels)
+    return nn.Sequential(nn.ReLU(), first, relu, second)
+
+
+def _second(kernel_size: int, padding: int) -> Callable:
+    """A block with another second convolution."""
+
+    def block(in_channels: int, out_channels: int) -> nn.Module:
+        first, second = (
+            nn.Conv2d(in_channels, out_channels, 3),
+            nn.Conv2d(out_channels, out_channels, kernel_size, padding=padding),
+        )
+        return nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
+
+    return block
+
+
 exercise = Exercise(
     name="double_conv",
     points=2,
@@ -90,6 +135,57 @@ exercise = Exercise(
             lambda in_channels, out_channels: _block(in_channels, out_channels, out_channels)[:2],
             "Your block has only one convolution. It should have two, each followed by a ReLU.",
             "How many blue arrows are there between two poolings?",
+        ),
+        Wrong(
+            "no bias",
+            _without_bias,
+            "Your convolutions have no bias. They have one, as by default.",
+            "Leave the argument bias as it is.",
+        ),
+        Wrong(
+            "one 5x5 convolution",
+            lambda in_channels, out_channels: nn.Sequential(nn.Conv2d(in_channels, out_channels, 5), nn.ReLU()),
+            "You use one 5x5 convolution, which sees as many pixels. The block has two 3x3 convolutions.",
+            "Two of them have fewer weights, and a ReLU between them.",
+        ),
+        Wrong(
+            "leaky ReLU",
+            _leaky,
+            "You use leaky ReLUs. The U-Net uses ReLUs.",
+            "What does a ReLU return for -1?",
+        ),
+        Wrong(
+            "pooling in the block",
+            lambda in_channels, out_channels: nn.Sequential(
+                *_block(in_channels, out_channels, out_channels), nn.MaxPool2d(2)
+            ),
+            "Your block ends with a pooling. The pooling comes after the block, because the skip is taken in between.",
+            "The block removes 4 rows and 4 columns, nothing more.",
+        ),
+        Wrong(
+            "ReLU first",
+            _relu_first,
+            "You apply each ReLU before its convolution. It follows its convolution.",
+            "Each blue arrow in the figure is a convolution and a ReLU, in this order.",
+        ),
+        Wrong(
+            "second convolution 1x1",
+            _second(1, 0),
+            "Your second convolution is 1x1. Both are 3x3.",
+            "By how many pixels do two 3x3 convolutions without padding reduce the height?",
+        ),
+        Wrong(
+            "second convolution padded",
+            _second(3, 1),
+            "Your second convolution is padded. Both are unpadded, so that 4 rows and 4 columns are removed.",
+            "By how many pixels do two 3x3 convolutions without padding reduce the height?",
+        ),
+        Wrong(
+            "residual connection",
+            _Residual,
+            "You add the input of the second convolution to its output, as a residual block does. This block has no "
+            "such connection.",
+            "The block has four layers in a row.",
         ),
     ],
     tolerance=1e-5,

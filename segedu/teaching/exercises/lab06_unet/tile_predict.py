@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segedu.semantic.unet import predict_tiles
@@ -88,6 +89,39 @@ def _whole_tiles_only(out: Tensor, image: Tensor, valid: int) -> Tensor:
     return out[:, : height // valid * valid, : width // valid * valid]
 
 
+def _mirrored(model: Callable, image: Tensor, tile_size: int, margin: int, before: int) -> Tensor:
+    """All tiles side by side, with `before` pixels of mirror image above and on the left; not cropped."""
+    _, height, width = image.shape
+    valid = tile_size - 2 * margin
+    rows, columns = -(-height // valid), -(-width // valid)
+    pad = [before, columns * valid - width + 2 * margin - before, before, rows * valid - height + 2 * margin - before]
+    padded = F.pad(image[None], pad, mode="reflect")
+    starts = itertools.product(range(0, rows * valid, valid), range(0, columns * valid, valid))
+    tiles = [model(padded[:, :, y : y + tile_size, x : x + tile_size])[0] for y, x in starts]
+    lines = [torch.cat(tiles[i : i + columns], dim=2) for i in range(0, len(tiles), columns)]
+    return torch.cat(lines, dim=1)
+
+
+def _shifted_by_margin(out: Tensor, a) -> Tensor:
+    """Outputs at the positions of the input tiles in the padded image."""
+    moved = torch.zeros_like(out)
+    moved[:, a.margin :, a.margin :] = out[:, : out.shape[1] - a.margin, : out.shape[2] - a.margin]
+    return moved
+
+
+def _end_of_last_tile(a) -> Tensor:
+    """Keep the end of the output where only a part of it lies in the image."""
+    _, height, width = a.image.shape
+    valid, whole = a.tile_size - 2 * a.margin, _mirrored(**vars(a), before=a.margin)
+    parts = [_kept(height, valid), _kept(width, valid)]
+    return whole[:, parts[0]][:, :, parts[1]]
+
+
+def _kept(size: int, valid: int) -> list[int]:
+    starts = range(0, size, valid)
+    return [start + valid - min(valid, size - start) + i for start in starts for i in range(min(valid, size - start))]
+
+
 SIDE_BY_SIDE = "The outputs have to lie side by side. How large is one output?"
 
 exercise = Exercise(
@@ -144,6 +178,36 @@ exercise = Exercise(
             right.instead(lambda a: _tiles(**vars(a), starts=lambda size, valid: range(0, size, valid + a.margin))),
             "Your stride is the tile size minus one margin. The model removes the margin on both sides.",
             SIDE_BY_SIDE,
+        ),
+        Wrong(
+            "no margin in front",
+            right.instead(lambda a: _mirrored(**vars(a), before=0)[:, : a.image.shape[1], : a.image.shape[2]]),
+            "Your input tile begins where its output begins. It has to begin one margin earlier.",
+            "The model removes the margin on every side, so its first output pixel belongs to input pixel m.",
+        ),
+        Wrong(
+            "not cropped",
+            right.instead(lambda a: _mirrored(**vars(a), before=a.margin)),
+            "Your result is larger than the image. Discard what the last tiles predict beyond the border.",
+            "The result has H rows and W columns.",
+        ),
+        Wrong(
+            "classes",
+            right.then(lambda out, a: out.argmax(0)),
+            "You return the predicted classes, (H, W). Return the output of the model, (K, H, W).",
+            "Put the logits together as they are.",
+        ),
+        Wrong(
+            "shifted by the margin",
+            right.then(_shifted_by_margin),
+            "Your result is shifted by the margin. The output of the first tile begins at row 0 and column 0.",
+            "You place outputs at positions in the padded image. Subtract the margin.",
+        ),
+        Wrong(
+            "end of the last tile",
+            right.instead(_end_of_last_tile),
+            "Of the last tiles, you keep the end. Their beginning lies in the image.",
+            "A tile that extends beyond the border predicts its first rows for the image.",
         ),
     ],
     tolerance=1e-5,

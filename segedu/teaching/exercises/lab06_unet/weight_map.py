@@ -107,6 +107,57 @@ def _single_cell_crash(
     return np.where(label_map == 0, class_weights[0] + border, class_weights[1])
 
 
+def _other_term(term: Callable[[SimpleNamespace, np.ndarray], np.ndarray]) -> Callable:
+    """A wrong answer with another second term, computed from the distances to each cell, (N, H, W), N at least 2."""
+
+    def compute(a: SimpleNamespace) -> np.ndarray:
+        w_c = np.where(a.label_map == 0, *a.class_weights)
+        labels = np.unique(a.label_map[a.label_map > 0])
+        if len(labels) < 2:
+            return w_c
+        distances = np.stack([ndimage.distance_transform_edt(a.label_map != label) for label in labels])
+        return w_c + np.where(a.label_map == 0, term(a, distances), 0.0)
+
+    return right.instead(compute)
+
+
+def _gaussian(a: SimpleNamespace, total: np.ndarray) -> np.ndarray:
+    return a.w0 * np.exp(-(total**2) / (2 * a.sigma**2))
+
+
+def _numbered_from_1(numbers: Callable[[np.ndarray], int]) -> Callable:
+    """A wrong answer that takes the labels 1 to `numbers(label_map)`."""
+
+    def compute(a: SimpleNamespace) -> np.ndarray:
+        count, w_c = numbers(a.label_map), np.where(a.label_map == 0, *a.class_weights)
+        if count < 2:
+            return w_c
+        maps = np.sort([ndimage.distance_transform_edt(a.label_map != k) for k in range(1, count + 1)], axis=0)
+        return w_c + np.where(a.label_map == 0, _gaussian(a, maps[0] + maps[1]), 0.0)
+
+    return right.instead(compute)
+
+
+def _same_cell_twice(a: SimpleNamespace) -> np.ndarray:
+    """A single cell counts as the second one, too."""
+    d = _distances(a.label_map)
+    second = np.where(np.isfinite(d[1]), d[1], d[0])
+    return _weights(a, distances=lambda label_map: np.stack([d[0], second]))
+
+
+def _city_block(label_map: np.ndarray) -> np.ndarray:
+    masks = [label_map == label for label in np.unique(label_map[label_map > 0])]
+    maps = [ndimage.distance_transform_cdt(~mask, "taxicab").astype(float) for mask in masks]
+    return np.sort(np.stack([*maps, *[np.full(label_map.shape, np.inf)] * 2]), axis=0)
+
+
+def _multiplied(out: np.ndarray, a: SimpleNamespace) -> np.ndarray:
+    if len(np.unique(a.label_map[a.label_map > 0])) < 2:
+        return out
+    background = a.class_weights[0]
+    return np.where(a.label_map == 0, background * (out - background), out)
+
+
 exercise = Exercise(
     name="weight_map",
     points=4,
@@ -167,6 +218,84 @@ exercise = Exercise(
             right.instead(lambda a: _weights(a, lambda d1, d2: d1 + d2)),
             "You do not square the sum of the distances. The exponent contains (d1 + d2)^2.",
             "For two cells with 5 pixels between them, which exponent does the pixel in the middle have?",
+        ),
+        Wrong(
+            "no factor 2",
+            _other_term(lambda a, d: a.w0 * np.exp(-(np.sort(d, axis=0)[:2].sum(0) ** 2) / a.sigma**2)),
+            "You divide by sigma squared. The formula divides by 2 sigma squared.",
+            "Look at the denominator of the exponent.",
+        ),
+        Wrong(
+            "nearest distance twice",
+            _other_term(lambda a, d: _gaussian(a, 2 * d.min(0))),
+            "You use the distance to the nearest cell twice. The formula adds the distance to the second nearest cell.",
+            "Sort the distances of each pixel, and use the first two.",
+        ),
+        Wrong(
+            "largest distances",
+            _other_term(lambda a, d: _gaussian(a, np.sort(d, axis=0)[-2:].sum(0))),
+            "You add the two largest distances. The formula adds the two smallest.",
+            "np.sort sorts in ascending order.",
+        ),
+        Wrong(
+            "first two cells",
+            _other_term(lambda a, d: _gaussian(a, d[0] + d[1])),
+            "You add the distances to the first two cells. Add those to the two nearest cells of each pixel.",
+            "Sort the distances of each pixel over the cells.",
+        ),
+        Wrong(
+            "sorted along the image",
+            _other_term(lambda a, d: _gaussian(a, np.sort(d)[:2].sum(0))),
+            "You sort along the columns of the image. Sort over the cells, separately at each pixel.",
+            "np.sort sorts the last axis unless you give another one.",
+        ),
+        Wrong(
+            "edges of the pixels",
+            _other_term(lambda a, d: _gaussian(a, np.sort(d - 0.5, axis=0)[:2].sum(0))),
+            "You subtract half a pixel from each distance. Use the distances as distance_transform_edt returns them.",
+            "It measures from pixel to pixel.",
+        ),
+        Wrong(
+            "city blocks",
+            right.instead(lambda a: _weights(a, distances=_city_block)),
+            "You measure distances in horizontal and vertical steps. Use the Euclidean distance.",
+            "A diagonal neighbour is at distance sqrt(2).",
+        ),
+        Wrong(
+            "labels counted",
+            _numbered_from_1(lambda labels: len(np.unique(labels[labels > 0]))),
+            "You use the labels 1, 2, 3, ..., as many as there are cells. The cells may have other numbers.",
+            "np.unique returns the numbers that occur.",
+        ),
+        Wrong(
+            "labels up to the largest",
+            _numbered_from_1(lambda labels: int(labels.max())),
+            "You use all labels up to the largest, although some may be missing. Use those that occur.",
+            "A missing label has a mask without a pixel. What is the distance to it?",
+        ),
+        Wrong(
+            "class weights exchanged",
+            right.given(class_weights=lambda a: a.class_weights[::-1]),
+            "You exchange the two class weights. The first one belongs to the background.",
+            "class_weights[0] is the weight of label 0.",
+        ),
+        Wrong(
+            "a single cell twice",
+            right.instead(_same_cell_twice),
+            "If there is one cell, you use its distance twice. Leave out the second term then.",
+            "The term is meant for the gap between two cells.",
+        ),
+        Wrong(
+            "terms multiplied",
+            right.then(_multiplied),
+            "You multiply the class weight by the second term. Add them.",
+            "Far away from all cells, the second term is 0. Which weight should a pixel have there?",
+        ),
+        Wrong(
+            "integers",
+            right.then(lambda out, a: out.astype(a.label_map.dtype)),
+            "Your weights are integers. They have to be floats.",
+            "np.zeros_like(label_map) has the dtype of the label map.",
         ),
     ],
     tolerance=1e-5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,6 +70,46 @@ def _unshifted_exponentials(a: SimpleNamespace) -> Tensor:
     target = a.target if a.target.is_floating_point() else F.one_hot(a.target, a.logits.shape[1]).movedim(-1, 1)
     p = a.logits.exp() / a.logits.exp().sum(1, keepdim=True)
     return -(target * p.log()).sum(1).mean()
+
+
+def _one_hot(a: SimpleNamespace) -> Tensor:
+    if a.target.is_floating_point():
+        return a.target
+    return F.one_hot(a.target, a.logits.shape[1]).movedim(-1, 1).to(a.logits)
+
+
+def _without_class_axis(a: SimpleNamespace) -> Tensor:
+    """Rows of K neighbouring values, which are not the logits of a pixel."""
+    rows = a.logits.reshape(-1, a.logits.shape[1])
+    target = a.target.reshape(rows.shape) if a.target.is_floating_point() else a.target.flatten()
+    return F.cross_entropy(rows, target)
+
+
+def _shift_not_undone(a: SimpleNamespace) -> Tensor:
+    largest = a.logits.amax(1, keepdim=True)
+    log_sum = (a.logits - largest).exp().sum(1).log()
+    return (log_sum - (_one_hot(a) * a.logits).sum(1)).mean()
+
+
+def _one_shift(a: SimpleNamespace) -> Tensor:
+    """One maximum for all pixels, with log 0 where the logits of a pixel are far below it."""
+    z = a.logits - a.logits.max().detach()
+    return _mean_loss(z - z.exp().sum(1, keepdim=True).log(), a.target)
+
+
+def _binary_terms(a: SimpleNamespace) -> Tensor:
+    log_p, y = a.logits.log_softmax(1), _one_hot(a)
+    rest = torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
+    return -(y * log_p + (1 - y) * rest).sum(1).mean()
+
+
+def _clipped(bound: float) -> Callable:
+    return right.given(logits=lambda a: a.logits.clamp(-bound, bound))
+
+
+def _soft_only(change: Callable[[SimpleNamespace], Tensor]) -> Callable:
+    """A wrong answer for soft targets; hard ones are right."""
+    return right.instead(lambda a: change(a) if a.target.is_floating_point() else reference(a.logits, a.target))
 
 
 exercise = Exercise(
@@ -139,6 +180,96 @@ exercise = Exercise(
             right.then(lambda out, a: out.item()),
             "You return a Python number, which has no gradient. Return a tensor that depends on the logits.",
             "Leave out .item(), float() and .detach(): without a gradient the network cannot learn.",
+        ),
+        Wrong(
+            "eps of 1e-8 in the logarithm",
+            right.instead(lambda a: _mean_loss(torch.log(torch.softmax(a.logits, dim=1) + 1e-8), a.target)),
+            "You add a constant inside the logarithm, so a confident, wrong prediction has a loss that is too small, "
+            "and no gradient.",
+            "Compute log-probabilities directly. If p is rounded to 0, the loss is in the thousands here, not 18.",
+        ),
+        Wrong(
+            "literal log of the sum",
+            right.instead(lambda a: _mean_loss(a.logits - a.logits.exp().sum(1, keepdim=True).log(), a.target)),
+            "Your sum of exponentials overflows for logits of 1000, so the loss is infinite.",
+            "torch.logsumexp subtracts the largest logit of a pixel before it computes the exponentials.",
+        ),
+        Wrong(
+            "one maximum for all pixels",
+            right.instead(_one_shift),
+            "You subtract the maximum of the whole tensor. A pixel with much smaller logits then has a sum of 0, and "
+            "log 0 is infinite.",
+            "Subtract each pixel's own maximum, or use torch.logsumexp.",
+        ),
+        Wrong(
+            "logits limited to 50",
+            _clipped(50.0),
+            "You limit the logits to an interval, so a large error has a loss that is too small and no gradient.",
+            "Nothing needs a limit if you compute log-probabilities with torch.logsumexp.",
+        ),
+        Wrong(
+            "logits limited to 30",
+            _clipped(30.0),
+            "You limit the logits to a small interval, so a large error has a loss that is too small and no gradient.",
+            "Nothing needs a limit if you compute log-probabilities with torch.logsumexp.",
+        ),
+        Wrong(
+            "class axis not moved",
+            right.instead(_without_class_axis),
+            "You reshape (B, K, H, W) to rows of K values, but neighbouring values in memory belong to one class. Each "
+            "row has to hold the K logits of one pixel.",
+            "Move the class axis to the end before you reshape, or keep the shape and work along dim=1.",
+        ),
+        Wrong(
+            "mean over classes of a soft target",
+            _soft_only(lambda a: -(a.target * a.logits.log_softmax(1)).mean()),
+            "For a soft target you average over the classes as well, so the loss is K times too small. Sum over the "
+            "classes, and average over the pixels.",
+            "mean() divides by B * K * H * W. There are B * H * W pixels.",
+        ),
+        Wrong(
+            "entropy subtracted",
+            _soft_only(lambda a: (torch.xlogy(a.target, a.target) - a.target * a.logits.log_softmax(1)).sum(1).mean()),
+            "For a soft target you compute the Kullback-Leibler divergence. The cross-entropy does not subtract the "
+            "entropy of the target.",
+            "The loss of a pixel is -sum over k of y_k log p_k.",
+        ),
+        Wrong(
+            "softmax of the target",
+            _soft_only(lambda a: F.cross_entropy(a.logits, a.target.softmax(1))),
+            "You apply a softmax to the soft target. It holds probabilities already.",
+            "The values of a soft target sum to 1 over the classes.",
+        ),
+        Wrong(
+            "divided by the images",
+            right.then(lambda out, a: out * a.logits[0, 0].numel()),
+            "You divide by the number of images only. The mean is over all pixels of all images.",
+            "There are B * H * W pixels.",
+        ),
+        Wrong(
+            "minus sign missing",
+            right.then(lambda out, a: -out),
+            "Your loss is negative: the minus sign is missing. The loss is -log p of the correct class.",
+            "A logarithm of a probability is at most 0.",
+        ),
+        Wrong(
+            "no gradient",
+            right.then(lambda out, a: out.detach()),
+            "Your value is correct, but it has no gradient. The result must depend on the logits.",
+            "NumPy, .detach() and torch.tensor(...) cut the gradient. Compute with torch throughout.",
+        ),
+        Wrong(
+            "maximum not added back",
+            right.instead(_shift_not_undone),
+            "You subtract the largest logit inside the sum of exponentials, and do not add it again outside.",
+            "log sum e^z = m + log sum e^(z - m).",
+        ),
+        Wrong(
+            "binary terms added",
+            right.instead(_binary_terms),
+            "You add the terms (1 - y) log(1 - p) of the binary cross-entropy. Here each pixel has one class, and only "
+            "-y log p counts.",
+            "With a hard target the loss of a pixel is -log p of its class, nothing else.",
         ),
     ],
 )

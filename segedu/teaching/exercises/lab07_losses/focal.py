@@ -59,6 +59,39 @@ def _weighted(weight: Callable[[SimpleNamespace], Tensor], loss: Callable = _cro
     return right.instead(wrong)
 
 
+def _with_limited_p(limit: float) -> Callable:
+    """A wrong answer that keeps p away from 0 and 1."""
+
+    def wrong(a: SimpleNamespace) -> Tensor:
+        p = torch.sigmoid(a.logits).clamp(limit, 1 - limit)
+        p_t = torch.where(a.target == 1, p, 1 - p)
+        alpha_t = torch.where(a.target == 1, a.alpha, 1 - a.alpha)
+        return -(alpha_t * (1 - p_t) ** a.gamma * p_t.log()).mean()
+
+    return right.instead(wrong)
+
+
+def _alpha_of(a: SimpleNamespace) -> Tensor:
+    return torch.where(a.target == 1, a.alpha, 1 - a.alpha)
+
+
+def _two_means(a: SimpleNamespace) -> Tensor:
+    """The mean over the positives plus the mean over the negatives."""
+    parts = [a.target == value for value in (0, 1)]
+    losses = [reference(a.logits[part], a.target[part], a.alpha, a.gamma) for part in parts if part.any()]
+    return torch.stack(losses).sum()
+
+
+def _factor_of_the_mean(a: SimpleNamespace) -> Tensor:
+    loss = _cross_entropy(a)
+    return ((1 - (-loss.mean()).exp()) ** a.gamma * _alpha_of(a) * loss).mean()
+
+
+def _alpha_before_p_t(a: SimpleNamespace) -> Tensor:
+    weighted = _alpha_of(a) * _cross_entropy(a)
+    return ((1 - (-weighted).exp()).clamp(min=1e-30) ** a.gamma * weighted).mean()
+
+
 exercise = Exercise(
     name="focal",
     points=4,
@@ -127,6 +160,67 @@ exercise = Exercise(
             right.then(lambda out, a: out * a.logits.numel()),
             "You return the sum over the pixels. This exercise expects their mean.",
             "Divide by the number of pixels.",
+        ),
+        Wrong(
+            "p limited to 1e-7",
+            _with_limited_p(1e-7),
+            "You limit the probability to an interval inside 0 to 1, so a confident, wrong pixel has a loss that is "
+            "too small and no gradient.",
+            "Nothing needs a limit if you compute the log-probability from the logit with "
+            "torch.nn.functional.logsigmoid.",
+        ),
+        Wrong(
+            "p limited to 1e-6",
+            _with_limited_p(1e-6),
+            "You keep the probability away from 0 and 1, so a confident, wrong pixel has a loss that is too small and "
+            "no gradient.",
+            "Nothing needs a limit if you compute the log-probability from the logit with "
+            "torch.nn.functional.logsigmoid.",
+        ),
+        Wrong(
+            "divided by the positives",
+            right.then(lambda out, a: out * a.target.numel() / a.target.sum().clamp(min=1)),
+            "You divide by the number of pixels with target 1, as RetinaNet does. This exercise expects the mean over "
+            "all pixels.",
+            "Divide the sum by the number of pixels.",
+        ),
+        Wrong(
+            "divided by the alphas",
+            right.then(lambda out, a: out * a.target.numel() / _alpha_of(a).sum()),
+            "You divide by the sum of the weights alpha_t. This exercise expects the mean over all pixels.",
+            "The loss is not a weighted mean: divide the sum by the number of pixels.",
+        ),
+        Wrong(
+            "no alpha",
+            _weighted(lambda a: (1 - a.p_t) ** a.gamma),
+            "You do not use alpha. Positives have the weight alpha, and negatives the weight 1 - alpha.",
+            "With gamma = 0 the loss is weighted cross-entropy, not plain cross-entropy.",
+        ),
+        Wrong(
+            "alpha to the power of gamma",
+            _weighted(lambda a: (a.alpha_t * (1 - a.p_t)) ** a.gamma),
+            "You raise alpha_t to the power of gamma as well. Only the factor 1 - p_t has an exponent.",
+            "With gamma = 0 the weight alpha_t must remain.",
+        ),
+        Wrong(
+            "two means added",
+            right.instead(_two_means),
+            "You average over the positives and over the negatives separately. This exercise expects one mean over all "
+            "pixels.",
+            "The imbalance is the task of alpha, not of the mean.",
+        ),
+        Wrong(
+            "one factor for all pixels",
+            right.instead(_factor_of_the_mean),
+            "You compute p_t from the mean cross-entropy, so all pixels share one factor. Each pixel has its own.",
+            "Do not average before you multiply by (1 - p_t)^gamma.",
+        ),
+        Wrong(
+            "alpha inside p_t",
+            right.instead(_alpha_before_p_t),
+            "You compute p_t from a cross-entropy that is weighted by alpha already. p_t is the predicted probability "
+            "of the ground truth, without a weight.",
+            "p_t = exp(-CE) holds for the unweighted cross-entropy only.",
         ),
     ],
 )

@@ -123,6 +123,42 @@ def _without_equal_points(a: SimpleNamespace) -> Tensor:
     return losses.sum() / (enclosing > 0).sum().clamp(min=1)
 
 
+def _late(part: Tensor, whole: Tensor) -> Tensor:
+    """0 in place of 0 / 0, selected after the division, so that the gradient is NaN."""
+    return torch.where(whole > 0, part / whole, 0.0)
+
+
+def _centre_distance(a: SimpleNamespace) -> Tensor:
+    inter, union, _ = _areas(a.boxes, a.target)
+    span = torch.maximum(a.boxes[:, 2:], a.target[:, 2:]) - torch.minimum(a.boxes[:, :2], a.target[:, :2])
+    centres = (a.boxes[:, :2] + a.boxes[:, 2:] - a.target[:, :2] - a.target[:, 2:]) / 2
+    return _mean(1 - _ratio(inter, union) + _ratio((centres**2).sum(1), (span**2).sum(1)))
+
+
+def _extent_of_overlap(a: SimpleNamespace) -> Tensor:
+    """The enclosing box with minimum and maximum exchanged."""
+    inter, union, _ = _areas(a.boxes, a.target)
+    sides = torch.minimum(a.boxes[:, 2:], a.target[:, 2:]) - torch.maximum(a.boxes[:, :2], a.target[:, :2])
+    area = sides.abs().prod(1)
+    return _mean(1 - _ratio(inter, union) + _ratio(area - union, area))
+
+
+def _nonzero_ratio(part: Tensor, whole: Tensor) -> Tensor:
+    return part / torch.where(whole == 0, 1.0, whole)
+
+
+def _signed_sides(a: SimpleNamespace) -> Tensor:
+    """Negative sides multiply to a positive intersection; also a negative union is divided by."""
+    inter, union, enclosing = _areas(a.boxes, a.target, clamp=lambda sides: sides)
+    return _mean(1 - _nonzero_ratio(inter, union) + _nonzero_ratio(enclosing - union, enclosing))
+
+
+def _all_pairs(a: SimpleNamespace) -> Tensor:
+    n = len(a.boxes)
+    losses = _losses(*_areas(a.boxes.repeat_interleave(n, 0), a.target.repeat(n, 1)))
+    return losses.sum() / max(n * n, 1)
+
+
 exercise = Exercise(
     name="giou_loss",
     points=4,
@@ -205,6 +241,83 @@ exercise = Exercise(
             right.then(lambda out, a: out * len(a.boxes)),
             "You return the sum over the pairs. This exercise expects their mean.",
             "Divide by the number of pairs.",
+        ),
+        Wrong(
+            "penalty divided by the union",
+            _from_areas(lambda inter, union, enclosing: 1 - _ratio(inter, union) + _ratio(enclosing - union, union)),
+            "You divide the penalty by the union. It is divided by the area of the enclosing box, (C - U) / C.",
+            "The penalty is a fraction of the enclosing box, so it is at most 1.",
+        ),
+        Wrong(
+            "0 selected after the division",
+            _from_areas(lambda inter, union, enclosing: 1 - _late(inter, union) + _late(enclosing - union, enclosing)),
+            "Your value is correct, but for two equal points the gradient is NaN. Replace the denominator before you "
+            "divide.",
+            "torch.where differentiates both branches, and the derivative of 0 / 0 is NaN.",
+        ),
+        Wrong(
+            "outside the intersection",
+            _from_areas(
+                lambda inter, union, enclosing: 1 - _ratio(inter, union) + _ratio(enclosing - inter, enclosing)
+            ),
+            "Your penalty is the fraction of the enclosing box outside the intersection. It is the fraction outside "
+            "the union.",
+            "The penalty is (C - U) / C.",
+        ),
+        Wrong(
+            "sum of the areas as the union",
+            _from_areas(lambda inter, union, enclosing: _losses(inter, union + inter, enclosing)),
+            "You do not subtract the intersection from the sum of the areas. The union counts it once.",
+            "Equal boxes need IoU 1.",
+        ),
+        Wrong(
+            "equal points as equal boxes",
+            _from_areas(lambda *areas: _losses(*areas) - (areas[2] == 0) * (areas[1] == 0)),
+            "For two equal points your IoU is 1, so their loss is 0. A fraction whose denominator is 0 counts as 0.",
+            "Both fractions are 0 for such a pair, so its loss is 1.",
+        ),
+        Wrong(
+            "penalty for distant pairs only",
+            _from_areas(
+                lambda inter, union, enclosing: (
+                    1 - _ratio(inter, union) + _ratio(enclosing - union, enclosing) * (inter == 0)
+                )
+            ),
+            "You add the penalty only to pairs that do not overlap. It belongs to every pair.",
+            "Pairs that overlap at a corner have empty space in their enclosing box, too.",
+        ),
+        Wrong(
+            "distance of the centres",
+            right.instead(_centre_distance),
+            "You use the penalty of the distance IoU, the squared distance of the centres. GIoU uses the empty part of "
+            "the enclosing box.",
+            "Add (C - U) / C.",
+        ),
+        Wrong(
+            "minimum and maximum exchanged",
+            right.instead(_extent_of_overlap),
+            "Your enclosing box takes the larger of the left edges and the smaller of the right edges. It has to "
+            "contain both boxes.",
+            "It begins at the smaller x1 and ends at the larger x2.",
+        ),
+        Wrong(
+            "signed sides and unions",
+            right.instead(_signed_sides),
+            "For boxes that are separated in both x and y, your intersection is positive, because both sides are "
+            "negative. It has to be 0.",
+            "Clamp the width and the height of the intersection at 0 before you multiply them.",
+        ),
+        Wrong(
+            "all pairs",
+            right.instead(_all_pairs),
+            "You compare every box with every target. Row i of boxes belongs to row i of target.",
+            "There are N values of GIoU, not N x N.",
+        ),
+        Wrong(
+            "limited to 1",
+            _from_areas(lambda *areas: _losses(*areas).clamp(0, 1)),
+            "You limit the loss of a pair to 1. The loss of a distant pair is larger than 1, up to 2.",
+            "Where the limit applies, the gradient is 0, so distant boxes are not moved.",
         ),
     ],
 )

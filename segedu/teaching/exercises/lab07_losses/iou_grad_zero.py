@@ -28,11 +28,13 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     inside = rows([x, y, x + 8, y + 4]), rows([x + 1, y + 2, x + 3, y + 3])  # powers of 2: its gradient sums to 0.0
     one = overlapping(rng, 1)
     tiny = [boxes / 64 for boxes in overlapping(rng, 2)]
+    large = [boxes * 64 for boxes in overlapping(rng, 2)]
     core = [
         case("3 pairs that overlap and 3 that do not", *mixed),
         case("a pair that overlaps", *one),
         case("a target inside the box", *inside),
         case("pairs smaller than a pixel", *tiny),
+        case("pairs of hundreds of pixels, with small gradients", *large),
     ]
     touch = case(
         "boxes that touch along a side or at a corner, and a pair that overlaps",
@@ -79,6 +81,27 @@ def _with_intersection(area: Callable[[Tensor], Tensor]) -> Callable:
         return inter / ((boxes[:, 2:] - boxes[:, :2]).prod(1) + box_area(target) - inter)
 
     return _gradient_of(iou)
+
+
+def _iou(
+    boxes: Tensor, target: Tensor, union_of: Callable = lambda areas, inter: areas - inter, plus: int = 0
+) -> Tensor:
+    """The right IoU, except for the union and for what is added to each side."""
+    inter = torch.relu(torch.minimum(boxes[:, 2:], target[:, 2:]) - torch.maximum(boxes[:, :2], target[:, :2]) + plus)
+    inter = inter.prod(1)
+    areas = (boxes[:, 2:] - boxes[:, :2] + plus).prod(1) + (target[:, 2:] - target[:, :2] + plus).prod(1)
+    return inter / union_of(areas, inter)
+
+
+def _corners(xywh: Tensor) -> Tensor:
+    return torch.cat([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], dim=1)
+
+
+def _coarse_differences(a: SimpleNamespace) -> Answer:
+    steps = 0.01 * torch.eye(4, dtype=a.boxes.dtype)
+    here = _iou(a.boxes, a.target)
+    grad = torch.stack([(_iou(a.boxes + step, a.target) - here) / 0.01 for step in steps], dim=1)
+    return grad, (grad == 0).all(1)
 
 
 ALL_ZERO = "A pair counts as zero only if all four derivatives are exactly 0."
@@ -165,6 +188,62 @@ exercise = Exercise(
             right.then(lambda out, a: (out[0], (out[0][:, :2] + out[0][:, 2:]).abs().amax(1) < 1e-9)),
             "You set zero to true if the derivatives of opposite sides cancel. All four of them have to be 0.",
             ALL_ZERO,
+        ),
+        Wrong(
+            "results exchanged",
+            right.then(lambda out, a: (out[1], out[0])),
+            "You return the two results in the other order. The gradient comes first, then zero.",
+            "Read the docstring's last lines again.",
+        ),
+        Wrong(
+            "zero per coordinate",
+            right.then(lambda out, a: (out[0], out[0] == 0)),
+            "Your zero has one value per coordinate, (N, 4). This exercise expects one value per pair, (N,).",
+            ALL_ZERO,
+        ),
+        Wrong(
+            "zero inverted",
+            right.then(lambda out, a: (out[0], ~out[1])),
+            "Your zero is true where there is a gradient. It has to be true where all four derivatives are 0.",
+            ALL_ZERO,
+        ),
+        Wrong(
+            "small counts as zero",
+            right.then(lambda out, a: (out[0], (out[0].abs() < 0.01).all(1))),
+            "You call a small gradient zero. Large boxes have small gradients that are not 0.",
+            ALL_ZERO,
+        ),
+        Wrong(
+            "inclusive pixels",
+            _gradient_of(lambda boxes, target: _iou(boxes, target, plus=1)),
+            "You add 1 to every width and height, as for boxes that contain their last pixel. Here the width is x2 - "
+            "x1.",
+            "The coordinates are continuous, not pixel numbers.",
+        ),
+        Wrong(
+            "sum of the areas as the union",
+            _gradient_of(lambda boxes, target: _iou(boxes, target, lambda areas, inter: areas)),
+            "You do not subtract the intersection from the sum of the areas. The union counts it once.",
+            "Equal boxes need IoU 1.",
+        ),
+        Wrong(
+            "union as a constant",
+            _gradient_of(lambda boxes, target: _iou(boxes, target, lambda areas, inter: (areas - inter).detach())),
+            "You treat the union as a constant. It depends on the predicted box, too.",
+            "Use neither detach nor no_grad inside the IoU.",
+        ),
+        Wrong(
+            "xywh",
+            _gradient_of(lambda boxes, target: _iou(_corners(boxes), _corners(target))),
+            "You read the boxes as (x, y, width, height). This exercise uses corners, (x1, y1, x2, y2).",
+            "The width is x2 - x1.",
+        ),
+        Wrong(
+            "coarse differences",
+            right.instead(_coarse_differences),
+            "You approximate the gradient by differences with a step of 0.01, which is inaccurate. Let autograd "
+            "compute it.",
+            "torch.autograd.grad returns the derivative of a sum with respect to a copy of boxes.",
         ),
     ],
 )

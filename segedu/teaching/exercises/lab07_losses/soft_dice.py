@@ -83,6 +83,41 @@ def _round(a: SimpleNamespace) -> Tensor:
     return _dice(F.one_hot(a.logits.argmax(1), a.logits.shape[1]).movedim(-1, 1).to(a.logits), a)
 
 
+def _unmoved_target(a: SimpleNamespace) -> Tensor:
+    """The one-hot target with its class axis at the end, reshaped instead of moved."""
+    k = a.logits.shape[1]
+    y = F.one_hot(a.target, k).reshape(a.logits.shape).to(a.logits)[:, 1:]
+    p = a.logits.softmax(1)[:, 1:]
+    inter, areas = (y * p).sum((2, 3)), (y + p).sum((2, 3))
+    return (1 - _ratio_or_one(2 * inter + a.smooth, areas + a.smooth)).mean()
+
+
+def _losses(a: SimpleNamespace, first: int = 1, last: int | None = None) -> tuple[Tensor, Tensor]:
+    """Loss and number of ground-truth pixels of each image and class."""
+    p = a.logits.softmax(1)
+    y = F.one_hot(a.target, p.shape[1]).movedim(-1, 1).to(p)
+    p, y = p[:, first:last], y[:, first:last]
+    inter, areas = (y * p).sum((2, 3)), (y + p).sum((2, 3))
+    return 1 - _ratio_or_one(2 * inter + a.smooth, areas + a.smooth), y.sum((2, 3))
+
+
+def _occurring_classes(a: SimpleNamespace) -> Tensor:
+    losses, pixels = _losses(a)
+    return (losses * (pixels > 0)).sum() / (pixels > 0).sum().clamp(min=1)
+
+
+def _jaccard(a: SimpleNamespace) -> Tensor:
+    p = a.logits.softmax(1)[:, 1:]
+    y = F.one_hot(a.target, a.logits.shape[1]).movedim(-1, 1).to(p)[:, 1:]
+    inter, areas = (y * p).sum((2, 3)), (y + p).sum((2, 3))
+    return (1 - _ratio_or_one(inter + a.smooth, areas - inter + a.smooth)).mean()
+
+
+def _softmax_without_background(a: SimpleNamespace) -> Tensor:
+    p = torch.cat([torch.zeros_like(a.logits[:, :1]), a.logits[:, 1:].softmax(1)], dim=1)
+    return _dice(p, a)
+
+
 ROWS_AND_COLUMNS = "Sum over rows and columns only, then take the mean."
 
 exercise = Exercise(
@@ -184,6 +219,59 @@ exercise = Exercise(
             _with(ratio=lambda part, whole: part / whole.clamp(min=1e-9)),
             "With s = 0, a class that is correctly absent has loss 1 in your function. Its loss has to be 0.",
             "A small constant in the denominator prevents 0 / 0, but 0 divided by it is 0, and the loss becomes 1.",
+        ),
+        Wrong(
+            "s twice above",
+            _with(numerator=lambda inter, smooth: 2 * (inter + smooth)),
+            "You add 2 s to the numerator, because the factor 2 applies to s as well. Only the intersection has the "
+            "factor 2.",
+            "A class that neither occurs nor is predicted should have the fraction s / s = 1.",
+        ),
+        Wrong(
+            "rounded, with zero gradient",
+            right.instead(lambda a: _round(a) + 0 * a.logits.sum()),
+            "You round the probabilities to the predicted class, so the gradient is 0 everywhere. Use the "
+            "probabilities themselves.",
+            "A sum with 0 times the logits lets backward() run, but the network cannot learn from it.",
+        ),
+        Wrong(
+            "only classes that occur",
+            right.instead(_occurring_classes),
+            "You average over the classes that occur in an image only. A class that does not occur counts as well.",
+            "If the network predicts such a class, it has to be penalised.",
+        ),
+        Wrong(
+            "class axis not moved",
+            right.instead(_unmoved_target),
+            "You reshape the one-hot target to (B, K, H, W), which mixes classes and pixels. Move the class axis "
+            "instead.",
+            "one_hot returns (B, H, W, K). movedim(-1, 1) makes it (B, K, H, W).",
+        ),
+        Wrong(
+            "divided by K",
+            right.then(lambda out, a: out * (a.logits.shape[1] - 1) / a.logits.shape[1]),
+            "You divide by all K classes, although the background is left out. There are K - 1 losses per image.",
+            "Let mean() count them.",
+        ),
+        Wrong(
+            "Jaccard",
+            right.instead(_jaccard),
+            "You compute the Jaccard loss, intersection over union. Dice divides twice the intersection by the sum of "
+            "both areas.",
+            "The denominator is the sum of y, the sum of p, and s, without subtracting the intersection.",
+        ),
+        Wrong(
+            "last class left out",
+            right.instead(lambda a: _losses(a, first=0, last=-1)[0].mean()),
+            "You leave out the last class. The background is class 0.",
+            "Keep the channels from 1 on.",
+        ),
+        Wrong(
+            "softmax of the foreground",
+            right.instead(_softmax_without_background),
+            "You remove the background before the softmax, so the probabilities of the other classes always sum to 1. "
+            "Remove it after the softmax.",
+            "At a background pixel, all foreground probabilities should be close to 0.",
         ),
     ],
 )

@@ -93,6 +93,52 @@ def _image_of_one_pixel(out: Tensor, a: SimpleNamespace) -> Tensor:
     return torch.cat([*others, image[..., :1, :1]], dim=1)
 
 
+def _with_image(image: Callable[[SimpleNamespace], Tensor], relu: bool = True) -> Callable:
+    """A wrong answer with another image-level branch, (B, c, 1 or H, 1 or W), before its ReLU."""
+
+    def compute(a: SimpleNamespace) -> Tensor:
+        *others, expected = _branches(aspp(**vars(a)), a)
+        branch = image(a).expand_as(expected)
+        return torch.cat([*others, branch.relu() if relu else branch], dim=1)
+
+    return right.instead(compute)
+
+
+def _image(a: SimpleNamespace, dim: tuple[int, ...] = (2, 3)) -> Tensor:
+    return pointwise(a.features.mean(dim, keepdim=True), a.weights["image"])
+
+
+def _scaled_by(scale: Callable[[int, int], int]) -> Callable:
+    """A wrong answer with other rates, by the rate and the output stride."""
+    return right.given(rates=lambda a: [scale(r, a.output_stride) for r in a.rates], output_stride=lambda a: 16)
+
+
+def _border_repeated(a: SimpleNamespace) -> Tensor:
+    parts = [pointwise(a.features, a.weights["one"])]
+    for weight, rate in zip(a.weights["atrous"], a.rates, strict=True):
+        scaled = rate * 16 // a.output_stride
+        parts.append(F.conv2d(F.pad(a.features, [scaled] * 4, mode="replicate"), weight, dilation=scaled))
+    return torch.cat([*parts, _image(a).expand(-1, -1, *a.features.shape[2:])], dim=1).relu()
+
+
+def _image_second(out: Tensor, a: SimpleNamespace) -> Tensor:
+    one, *atrous, image = _branches(out, a)
+    return torch.cat([one, image, *atrous], dim=1)
+
+
+def _limited_rates(a: SimpleNamespace) -> Tensor:
+    largest = max(1, min(a.features.shape[2:]) - 1)
+    rates = [min(rate * 16 // a.output_stride, largest) for rate in a.rates]
+    return aspp(a.features, a.weights, rates, 16)
+
+
+def _paper_rates(a: SimpleNamespace) -> Tensor:
+    """6, 12 and 18, as many of them as there are kernels."""
+    pairs = list(zip(a.weights["atrous"], (6, 12, 18), strict=False))
+    weights = {**a.weights, "atrous": [weight for weight, _ in pairs]}
+    return aspp(a.features, weights, [rate for _, rate in pairs], a.output_stride)
+
+
 COUNT = "Count the branches: 1x1, one for each rate, and one for the whole image."
 
 exercise = Exercise(
@@ -170,6 +216,110 @@ exercise = Exercise(
             right.given(weights=lambda a: {**a.weights, "atrous": a.weights["atrous"][:1] * len(a.rates)}),
             "All your atrous branches use the first kernel. Each rate has its own kernel.",
             'How long is the list weights["atrous"]?',
+        ),
+        Wrong(
+            "no ReLU after the image branch",
+            _with_image(_image, relu=False),
+            "Your image-level branch has no ReLU. Each branch ends with one.",
+            "Which operation ends every branch in the exercise?",
+        ),
+        Wrong(
+            "ReLU before the image convolution",
+            _with_image(
+                lambda a: pointwise(a.features.mean((2, 3), keepdim=True).relu(), a.weights["image"]), relu=False
+            ),
+            "In the image-level branch, you apply the ReLU before the convolution. It follows the convolution.",
+            "Which operation ends every branch in the exercise?",
+        ),
+        Wrong(
+            "ReLU before all convolutions",
+            right.instead(lambda a: _linear_branches(**{**vars(a), "features": a.features.relu()})),
+            "You apply the ReLU to the features, before the convolutions. It ends every branch.",
+            "A branch that ends with a convolution has negative values.",
+        ),
+        Wrong(
+            "image second",
+            right.then(_image_second),
+            "You put the image-level branch after the 1x1 branch. It has to come last.",
+            "The order determines which weights of the next layer are applied to which branch.",
+        ),
+        Wrong(
+            "mean over the batch",
+            _with_image(lambda a: _image(a, dim=(0, 2, 3))),
+            "Your image-level branch averages over the batch, too. Each image has its own mean.",
+            "Average over rows and columns only.",
+        ),
+        Wrong(
+            "mean of each row",
+            _with_image(lambda a: _image(a, dim=(3,))),
+            "Your image-level branch averages each row. It has to average the whole map.",
+            "Average over rows and columns.",
+        ),
+        Wrong(
+            "sum of the image",
+            _with_image(lambda a: pointwise(a.features.sum((2, 3), keepdim=True), a.weights["image"])),
+            "Your image-level branch takes the sum over the map. It has to take the mean.",
+            "A larger map must not give larger features.",
+        ),
+        Wrong(
+            "mean after the convolution and ReLU",
+            _with_image(lambda a: pointwise(a.features, a.weights["image"]).relu().mean((2, 3), keepdim=True)),
+            "Your image-level branch averages after the convolution and the ReLU. The mean comes first.",
+            "Read the steps of this branch again.",
+        ),
+        Wrong(
+            "weights of 1x1 and image exchanged",
+            right.given(weights=lambda a: {**a.weights, "one": a.weights["image"], "image": a.weights["one"]}),
+            'You exchange the weights of the 1x1 branch and of the image-level branch. "one" belongs to the former.',
+            "Look at the names in the docstring.",
+        ),
+        Wrong(
+            "factor of integers",
+            _scaled_by(lambda rate, stride: rate * (16 // stride)),
+            "You compute 16 // output_stride first, which is 0 at output stride 32. Multiply before you divide.",
+            "6 * 16 // 32 is 3, and 6 * (16 // 32) is 0.",
+        ),
+        Wrong(
+            "factor of integers, at least 1",
+            _scaled_by(lambda rate, stride: max(1, rate * (16 // stride))),
+            "At output stride 32, all your rates are 1, because 16 // 32 is 0. Multiply before you divide.",
+            "6 * 16 // 32 is 3, and 6 * (16 // 32) is 0.",
+        ),
+        Wrong(
+            "not halved at 32",
+            _scaled_by(lambda rate, stride: 2 * rate if stride == 8 else rate),
+            "You double the rates at output stride 8, but do not halve them at output stride 32.",
+            "The rates are meant for output stride 16. Scale them for all others.",
+        ),
+        Wrong(
+            "scaled the other way, unlimited",
+            _scaled_by(lambda rate, stride: rate * stride // 16),
+            "You scale the rates by output_stride / 16. It is 16 / output_stride: on a denser map they increase.",
+            "A rate counts pixels of the map. On a denser map, more pixels lie between the same two positions.",
+        ),
+        Wrong(
+            "scaled the other way, rounded",
+            _scaled_by(lambda rate, stride: max(1, round(rate * stride / 16))),
+            "You multiply the rates by output_stride / 16 and round. They increase on a denser map.",
+            "A rate counts pixels of the map. On a denser map, more pixels lie between the same two positions.",
+        ),
+        Wrong(
+            "rates of the paper",
+            right.instead(_paper_rates),
+            "You always use the rates 6, 12 and 18. Use the argument `rates`.",
+            "There may be one rate, or five.",
+        ),
+        Wrong(
+            "rates limited to the map",
+            right.instead(_limited_rates),
+            "You limit the rates to the size of the map. Use them as they are: taps outside the map read zeros.",
+            "If a rate is larger than the map, only the centre tap is left, as the paper describes.",
+        ),
+        Wrong(
+            "border repeated",
+            right.instead(_border_repeated),
+            "Your atrous branches repeat the border pixels outside the map. Outside the map are zeros.",
+            "The argument padding of conv2d adds zeros.",
         ),
     ],
 )

@@ -120,6 +120,53 @@ def _remove_first_strides(a: SimpleNamespace) -> list[Converted]:
     return converted
 
 
+def _changed(change: Callable[[Layer, Converted], Converted]) -> Callable:
+    """A wrong answer that changes each layer of the result."""
+    return right.then(lambda out, a: [change(old, new) for old, new in zip(a.layers, out, strict=True)])
+
+
+def _padding_of_next(a: SimpleNamespace) -> list[Converted]:
+    after = [new[3] for new in convert_os([*a.layers, ("conv", 1, 1, 0)], a.output_stride)][1:]
+    pairs = zip(a.layers, convert_os(a.layers, a.output_stride), after, strict=True)
+    return [(*new[:4], old[3] * dilation) for old, new, dilation in pairs]
+
+
+def _doubled_by_every_layer(a: SimpleNamespace) -> list[Converted]:
+    converted, dilation, removed = [], 1, False
+    for old, new in zip(a.layers, convert_os(a.layers, a.output_stride), strict=True):
+        converted.append((*new[:3], dilation, old[3] * dilation))
+        removed |= new[2] != old[2]
+        dilation *= 2 if removed else 1
+    return converted
+
+
+def _each_stride_alone(a: SimpleNamespace) -> list[Converted]:
+    dilation, converted = 1, []
+    for kind, kernel, stride, padding in a.layers:
+        removed = stride > a.output_stride
+        converted.append((kind, kernel, 1 if removed else stride, dilation, padding * dilation))
+        dilation *= stride if removed else 1
+    return converted
+
+
+def _product_before(a: SimpleNamespace) -> list[Converted]:
+    total, dilation, converted = 1, 1, []
+    for kind, kernel, stride, padding in a.layers:
+        kept = stride if total <= a.output_stride else 1
+        converted.append((kind, kernel, kept, dilation, padding * dilation))
+        dilation, total = dilation * stride // kept, total * kept
+    return converted
+
+
+def _only_removed_dilated(old: Layer, new: Converted) -> Converted:
+    return new if new[2] != old[2] else (*new[:3], 1, old[3])
+
+
+def _unchanged_if_possible(out: list[Converted], a: SimpleNamespace) -> list:
+    strides = int(np.prod([stride for _, _, stride, _ in a.layers])) if a.layers else 1
+    return a.layers if strides <= a.output_stride else out
+
+
 DENSITY = "Is the map that this layer reads as dense as before, or denser?"
 PRODUCT = "Multiply the remaining strides. Is the product the output stride?"
 
@@ -184,6 +231,79 @@ exercise = Exercise(
             right.instead(_remove_first_strides),
             "You remove the first strides and keep the last ones. Keep the first strides and remove the last ones.",
             "Otherwise all feature maps are large and expensive. Where does the product exceed the output stride?",
+        ),
+        Wrong(
+            "dilation added",
+            _with(grow=lambda dilation, stride: dilation + stride - 1),
+            "You add to the dilation: 1, 2, 3. Each removed stride multiplies it: 1, 2, 4.",
+            "By which factor is the map denser after two removed strides?",
+        ),
+        Wrong(
+            "padding of the next layer",
+            right.instead(_padding_of_next),
+            "You multiply the padding by the dilation of the next layer. It has the dilation of its own layer.",
+            "A layer pads the map that it reads.",
+        ),
+        Wrong(
+            "padding before dilation",
+            _changed(lambda old, new: (*new[:3], new[4], new[3])),
+            "You return the padding before the dilation. The order is kind, kernel size, stride, dilation, padding.",
+            "Read the last lines of the docstring again.",
+        ),
+        Wrong(
+            "doubled by every layer",
+            right.instead(_doubled_by_every_layer),
+            "Once the output stride is reached, you double the dilation after every layer. Only a removed stride does "
+            "that.",
+            DENSITY,
+        ),
+        Wrong(
+            "padding from the kernel",
+            _changed(lambda old, new: (*new[:4], new[3] * (old[1] // 2))),
+            "You compute the padding from the kernel size. Multiply the given padding by the dilation.",
+            "A 2x2 pooling has no padding.",
+        ),
+        Wrong(
+            "padding from the span",
+            _changed(lambda old, new: (*new[:4], new[3] * (old[1] - 1) // 2)),
+            "You compute the padding from the span of the kernel. Multiply the given padding by the dilation.",
+            "A 2x2 pooling has no padding.",
+        ),
+        Wrong(
+            "1x1 kernels not dilated",
+            _changed(lambda old, new: new if old[1] > 1 else (*new[:3], 1, old[3])),
+            "Your 1x1 layers have dilation 1. This exercise expects the dilation of the map for every layer.",
+            "It does not change what a 1x1 layer computes, but the result lists it.",
+        ),
+        Wrong(
+            "span as kernel size",
+            _changed(lambda old, new: (new[0], new[3] * (old[1] - 1) + 1, *new[2:])),
+            "You return the span of the dilated kernel as its size. The kernel size does not change.",
+            "The weights stay the same, and so does their number.",
+        ),
+        Wrong(
+            "each stride alone",
+            right.instead(_each_stride_alone),
+            "You compare each stride alone with the output stride. Compare the product of the strides so far.",
+            PRODUCT,
+        ),
+        Wrong(
+            "product before the layer",
+            right.instead(_product_before),
+            "You compare the product before the layer with the output stride, so you keep one stride too many.",
+            PRODUCT,
+        ),
+        Wrong(
+            "only removed layers dilated",
+            _changed(_only_removed_dilated),
+            "You dilate only layers whose own stride you remove. All layers after a removed stride read a denser map.",
+            DENSITY,
+        ),
+        Wrong(
+            "layers without dilation",
+            right.then(_unchanged_if_possible),
+            "If no stride changes, you return the layers as they are. Each layer of the result has a dilation, too.",
+            "The result has five entries per layer.",
         ),
     ],
 )

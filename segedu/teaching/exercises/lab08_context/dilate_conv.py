@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -80,6 +81,49 @@ def _zeros_in_the_map(a: SimpleNamespace) -> Tensor:
     return dilate_conv(spread, a.weight, 1)
 
 
+def _padded(pad: Callable[[int, int], list[int]], mode: str = "constant") -> Callable:
+    """A wrong answer with another padding: (rows, columns) -> the argument of `F.pad`."""
+
+    def compute(a: SimpleNamespace) -> Tensor:
+        return F.conv2d(F.pad(a.features, pad(*_same(a.weight, a.rate)), mode=mode), a.weight, dilation=a.rate)
+
+    return right.instead(compute)
+
+
+def _rolled(a: SimpleNamespace) -> Tensor:
+    """Shift the map, so that what leaves at one side enters at the other."""
+    out = torch.zeros(len(a.features), len(a.weight), *a.features.shape[2:], dtype=a.features.dtype)
+    for y, x in np.ndindex(*a.weight.shape[2:]):
+        shift = [-a.rate * (i - k // 2) for i, k in zip((y, x), a.weight.shape[2:], strict=True)]
+        out += pointwise(a.features.roll(shift, (2, 3)), a.weight[:, :, y, x])
+    return out
+
+
+def _repeated_taps(a: SimpleNamespace) -> Tensor:
+    return a.weight.repeat_interleave(a.rate, 2).repeat_interleave(a.rate, 3)
+
+
+def _repeated_centred(a: SimpleNamespace) -> Tensor:
+    """The enlarged kernel with half of its size, less one, before the pixel."""
+    height, width = (a.rate * k for k in a.weight.shape[2:])
+    before = (width - 1) // 2, (height - 1) // 2
+    padded = F.pad(a.features, [before[0], width - 1 - before[0], before[1], height - 1 - before[1]])
+    return F.conv2d(padded, _repeated_taps(a))
+
+
+def _repeated_padded(a: SimpleNamespace) -> Tensor:
+    """The enlarged kernel with half of its size on each side, cropped."""
+    kernel, (height, width) = _repeated_taps(a), a.features.shape[2:]
+    padding = [n // 2 for n in kernel.shape[2:]]
+    return F.conv2d(a.features, kernel, padding=padding)[:, :, :height, :width]
+
+
+def _coarse_map(a: SimpleNamespace) -> Tensor:
+    height, width = a.features.shape[2:]
+    coarse = dilate_conv(a.features[:, :, :: a.rate, :: a.rate], a.weight, 1)
+    return coarse.repeat_interleave(a.rate, 2).repeat_interleave(a.rate, 3)[:, :, :height, :width]
+
+
 WHICH = "Dilation inserts zeros between the taps of the kernel. Where does your code insert zeros?"
 REACH = "How far from its centre does the dilated kernel reach?"
 
@@ -145,6 +189,90 @@ exercise = Exercise(
             right.given(rate=lambda a: 1),
             "You ignore the rate. Neighbouring taps of the kernel have to be `rate` pixels apart.",
             "With rate 2, which pixels does the middle row of a 3x3 kernel read?",
+        ),
+        Wrong(
+            "padding of the plain kernel",
+            right.instead(lambda a: F.conv2d(a.features, a.weight, padding=_same(a.weight, 1), dilation=a.rate)),
+            "Your padding is that of the kernel without dilation, so the map shrinks. It has to grow with the rate.",
+            REACH,
+        ),
+        Wrong(
+            "padding of rows and columns exchanged",
+            _padded(lambda rows, columns: [rows, rows, columns, columns]),
+            "You exchange the padding of rows and columns. The padding of an axis depends on the kernel's size along "
+            "it.",
+            "torch.nn.functional.pad begins with the last axis, the columns.",
+        ),
+        Wrong(
+            "padding of the rows for both",
+            _padded(lambda rows, columns: [rows] * 4),
+            "You use the padding of the rows for the columns, too. The kernel may be wider than it is high.",
+            REACH,
+        ),
+        Wrong(
+            "border repeated",
+            _padded(lambda rows, columns: [columns, columns, rows, rows], mode="replicate"),
+            "You repeat the border pixels outside the map. Outside the map are zeros.",
+            "The argument padding of conv2d adds zeros.",
+        ),
+        Wrong(
+            "padding in front only",
+            _padded(lambda rows, columns: [2 * columns, 0, 2 * rows, 0]),
+            "You pad only at the beginning of rows and columns, so the result is shifted. Pad both sides equally.",
+            "The centre tap of the kernel must lie on the pixel itself.",
+        ),
+        Wrong(
+            "map continues at the other side",
+            right.instead(_rolled),
+            "Your map continues at its opposite side. Outside the map are zeros.",
+            "torch.roll moves what leaves on one side back in on the other.",
+        ),
+        Wrong(
+            "rows dilated only",
+            right.instead(lambda a: F.conv2d(a.features, a.weight, padding="same", dilation=(a.rate, 1))),
+            "You dilate the rows only. The taps are `rate` apart along both axes.",
+            "With rate 2, which pixels does the middle row of a 3x3 kernel read?",
+        ),
+        Wrong(
+            "taps repeated",
+            right.instead(_repeated_centred),
+            "You enlarge the kernel by repeating its taps. Dilation puts zeros between them.",
+            WHICH,
+        ),
+        Wrong(
+            "taps repeated, cropped",
+            right.instead(_repeated_padded),
+            "You repeat each tap of the kernel, so the gaps are filled. They have to be zeros.",
+            WHICH,
+        ),
+        Wrong(
+            "every rate-th pixel",
+            right.instead(_coarse_map),
+            "You convolve the map of every `rate`-th pixel and enlarge the result. Every pixel has its own result.",
+            "Atrous convolution computes a dense result.",
+        ),
+        Wrong(
+            "divided by the taps",
+            right.then(lambda out, a: out / a.weight[0, 0].numel()),
+            "You divide by the number of taps. A convolution sums the products.",
+            "Use sum, not mean.",
+        ),
+        Wrong(
+            "kernel transposed",
+            right.given(weight=lambda a: a.weight.transpose(2, 3)),
+            "You exchange the two axes of the kernel. Its rows come first, (D, C, Kh, Kw).",
+            "Is weight[..., 0, 1] multiplied by the pixel above, or by the pixel to the left?",
+        ),
+        Wrong(
+            "transposed, padded",
+            right.instead(
+                lambda a: F.conv_transpose2d(
+                    a.features, a.weight.transpose(0, 1), stride=a.rate, padding=_same(a.weight, 1)
+                )
+            ),
+            "You compute a transposed convolution with stride `rate`, which upsamples the map. Dilate the kernel "
+            "instead.",
+            WHICH,
         ),
     ],
 )

@@ -98,5 +98,56 @@ exercise = Exercise(
             "You count the gaps of the dilated kernel. Count only its taps: dilation adds no weights.",
             "How many weights does a 3x3 kernel of rate 2 have? Nine.",
         ),
+        Wrong(
+            "C x C in the second step",
+            right.instead(lambda a: a.kernel_size**2 * a.in_channels + a.in_channels**2),
+            "Your pointwise step leads from C to C channels. It leads to D channels, so it has C x D weights.",
+            "How many values does one output channel of the 1x1 convolution read?",
+        ),
+        Wrong(
+            "steps multiplied",
+            right.instead(lambda a: a.kernel_size**2 * a.in_channels * a.in_channels * a.out_channels),
+            "You multiply the weights of the two steps. Add them.",
+            "The two layers have their own weights.",
+        ),
+        Wrong(
+            "depthwise step only",
+            right.instead(lambda a: a.kernel_size**2 * a.in_channels),
+            "You count the depthwise step only. The 1x1 convolution after it has weights, too.",
+            STEPS,
+        ),
+        Wrong(
+            "taps times rate",
+            right.instead(lambda a: a.rate * a.kernel_size**2 * a.in_channels + a.in_channels * a.out_channels),
+            "You multiply the taps by the rate. Dilation adds no weights.",
+            "How many weights does a 3x3 kernel of rate 2 have? Nine.",
+        ),
+        Wrong(
+            "K x K in both steps",
+            right.instead(
+                lambda a: a.kernel_size**2 * a.in_channels + a.kernel_size**2 * a.in_channels * a.out_channels
+            ),
+            "Your pointwise step has K x K kernels. Its kernels are 1 x 1.",
+            STEPS,
+        ),
+        Wrong(
+            "D in the second step",
+            right.instead(lambda a: a.kernel_size**2 * a.in_channels + a.out_channels),
+            "You count one weight per output channel in the second step. Each output channel reads all C channels.",
+            "How many values does one output channel of the 1x1 convolution read?",
+        ),
+        Wrong(
+            "K x 1 and 1 x K",
+            right.instead(lambda a: 2 * a.kernel_size * a.in_channels + a.in_channels * a.out_channels),
+            "You count a K x 1 and a 1 x K kernel per channel, which is spatially separable. Here each channel has one "
+            "K x K kernel.",
+            STEPS,
+        ),
+        Wrong(
+            "always 3 x 3",
+            right.given(kernel_size=lambda a: 3, rate=lambda a: 1),
+            "You always count 9 taps. The kernel has K x K taps.",
+            "Use the argument kernel_size.",
+        ),
     ],
 )

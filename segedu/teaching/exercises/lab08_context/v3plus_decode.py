@@ -84,6 +84,39 @@ def _downsample_low(a: SimpleNamespace) -> Tensor:
     return torch.cat([a.deep, small], dim=1)
 
 
+def _to_size_of_deep(low: Tensor, deep: Tensor) -> Tensor:
+    return F.interpolate(low, deep.shape[2:], mode="bilinear", align_corners=False)
+
+
+def _factor_then_cropped(deep: Tensor, low: Tensor) -> Tensor:
+    """Upsample by the rounded-up factor, then crop."""
+    factors = [-(-large // small) for large, small in zip(low.shape[2:], deep.shape[2:], strict=True)]
+    up = F.interpolate(deep, scale_factor=factors, mode="bilinear", align_corners=False)
+    return up[:, :, : low.shape[2], : low.shape[3]]
+
+
+def _four_times_then_fitted(deep: Tensor, low: Tensor) -> Tensor:
+    """Upsample four times, then crop or pad with zeros."""
+    (height, width), up = low.shape[2:], F.interpolate(deep, scale_factor=4, mode="bilinear", align_corners=False)
+    up = up[:, :, :height, :width]
+    return F.pad(up, [0, width - up.shape[3], 0, height - up.shape[2]])
+
+
+def _in_two_steps(deep: Tensor, low: Tensor) -> Tensor:
+    return _to_low(F.interpolate(deep, scale_factor=2, mode="bilinear", align_corners=False), low)
+
+
+def _joined_small(a: SimpleNamespace) -> Tensor:
+    pooled = F.adaptive_avg_pool2d(_reduce(a.low, a.weight), a.deep.shape[2:])
+    return _to_low(torch.cat([a.deep, pooled], dim=1), a.low)
+
+
+def _rows_of_memory(low: Tensor, weight: Tensor) -> Tensor:
+    """Reshape to rows of E values, which do not hold the channels of one pixel."""
+    rows = low.reshape(-1, low.shape[1]) @ weight.T
+    return rows.relu().reshape(len(low), len(weight), *low.shape[2:])
+
+
 SIZE = "Which of your two arguments determines the size of the result?"
 
 exercise = Exercise(
@@ -147,6 +180,79 @@ exercise = Exercise(
             _with(up=lambda deep, low: F.interpolate(deep, low.shape[2:])),
             "You upsample with nearest-neighbour interpolation. This exercise expects bilinear interpolation.",
             "What is the default mode of torch.nn.functional.interpolate?",
+        ),
+        Wrong(
+            "ReLU on the deep features too",
+            right.then(lambda out, a: out.relu()),
+            "You apply the ReLU to the deep features as well. Only the reduced low-level features have one.",
+            "Read the three steps again.",
+        ),
+        Wrong(
+            "ReLU on the deep features only",
+            right.instead(lambda a: torch.cat([_to_low(a.deep, a.low).relu(), pointwise(a.low, a.weight)], dim=1)),
+            "You apply the ReLU to the deep features instead of the reduced low-level features.",
+            "Read the three steps again.",
+        ),
+        Wrong(
+            "ReLU before the convolution",
+            _with(reduce=lambda low, weight: pointwise(low.relu(), weight)),
+            "You apply the ReLU before the 1x1 convolution. It follows the convolution.",
+            "Read the three steps again.",
+        ),
+        Wrong(
+            "low level downsampled first",
+            right.instead(lambda a: torch.cat([a.deep, _reduce(_to_size_of_deep(a.low, a.deep), a.weight)], dim=1)),
+            "You downsample the low-level features to the size of the deep ones. Upsample the deep features instead.",
+            SIZE,
+        ),
+        Wrong(
+            "joined at the small size",
+            right.instead(_joined_small),
+            "You concatenate at the small size and upsample both. Upsample the deep features, then concatenate.",
+            "The low-level features are there for their fine outlines.",
+        ),
+        Wrong(
+            "height and width exchanged",
+            _with(up=lambda deep, low: F.interpolate(deep, low.shape[:1:-1], mode="bilinear", align_corners=False)),
+            "You give the size as (W, H). It is (H, W).",
+            "Try features that are wider than they are high.",
+        ),
+        Wrong(
+            "by a factor, then cropped",
+            _with(up=_factor_then_cropped),
+            "You upsample by an integer factor and crop the rest. Upsample to the exact size of the low-level "
+            "features.",
+            SIZE,
+        ),
+        Wrong(
+            "four times, then fitted",
+            _with(up=_four_times_then_fitted),
+            "You upsample by a factor of 4, then crop or pad. Upsample to the size of the low-level features.",
+            SIZE,
+        ),
+        Wrong(
+            "in two steps",
+            _with(up=_in_two_steps),
+            "You upsample in two steps, which gives other values. Upsample once, to the final size.",
+            "Interpolating twice smooths twice.",
+        ),
+        Wrong(
+            "bicubic",
+            _with(up=lambda deep, low: F.interpolate(deep, low.shape[2:], mode="bicubic", align_corners=False)),
+            "You upsample with bicubic interpolation. This exercise expects bilinear interpolation.",
+            "Look at the argument mode.",
+        ),
+        Wrong(
+            "channels mixed with pixels",
+            _with(reduce=_rows_of_memory),
+            "You reshape the low-level features to rows of E values, which mixes pixels and channels. Keep the shape.",
+            "A 1x1 convolution, or einsum, works on (B, E, H, W) as it is.",
+        ),
+        Wrong(
+            "low level not reduced, with ReLU",
+            _with(reduce=lambda low, weight: low.relu()),
+            "You concatenate all channels of the low-level features. Reduce them by the 1x1 convolution first.",
+            "The many channels of the early layer would outweigh the deep ones.",
         ),
     ],
 )

@@ -176,6 +176,59 @@ def _gradient_by_roll(heat: Tensor) -> Tensor:
     return torch.stack([heat.roll(-1, axis) - heat.roll(1, axis) for axis in (0, 1)])
 
 
+def _nearest_to(point: Callable[[Tensor], Tensor]) -> Callable:
+    """The source as the pixel nearest to another point of the cell's pixels (N, 2)."""
+
+    def source(inside: Tensor) -> tuple[int, int]:
+        pixels = inside.nonzero().double()
+        nearest = ((pixels - point(pixels)) ** 2).sum(dim=1).argmin()
+        return tuple(inside.nonzero()[nearest].tolist())
+
+    return source
+
+
+def _heat_at_rounded_mean(inside: Tensor, source: tuple[int, int], steps: int) -> Tensor:
+    """The source may lie outside: its heat reaches the cell from there in each step."""
+    heat = torch.zeros_like(inside, dtype=torch.float64)
+    for _ in range(steps):
+        heat[source] += 1
+        heat = F.avg_pool2d(heat[None], 3, stride=1, padding=1)[0] * inside
+    return heat
+
+
+def _convolved(kernel: list[list[float]]) -> Callable:
+    """The heat with another mean, by a 3x3 kernel."""
+
+    def heat_of(inside: Tensor, source: tuple[int, int], steps: int) -> Tensor:
+        weights = torch.tensor(kernel, dtype=torch.float64)[None, None]
+        heat = torch.zeros_like(inside, dtype=torch.float64)
+        for _ in range(steps):
+            heat[source] += 1
+            heat = F.conv2d(heat[None, None], weights / weights.sum(), padding=1)[0, 0] * inside
+        return heat
+
+    return heat_of
+
+
+def _reflected(inside: Tensor, source: tuple[int, int], steps: int) -> Tensor:
+    """The heat continues beyond the image."""
+    heat = torch.zeros_like(inside, dtype=torch.float64)
+    for _ in range(steps):
+        heat[source] += 1
+        padded = F.pad(heat[None, None], (1, 1, 1, 1), mode="replicate")
+        heat = F.avg_pool2d(padded, 3, stride=1)[0, 0] * inside
+    return heat
+
+
+def _one_sided_at_the_border(heat: Tensor) -> Tensor:
+    parts = [2 * np.gradient(heat.numpy(), axis=i) if n > 1 else 0 * heat.numpy() for i, n in enumerate(heat.shape)]
+    return torch.from_numpy(np.stack(parts))
+
+
+def _labels_counted(label_map: Tensor) -> Tensor:
+    return torch.where(label_map <= len(cell_masks(label_map)), label_map, 0)
+
+
 OUTSIDE = "After each step, multiply: heat * inside, with inside = (label_map == label)."
 LENGTH = "Divide dy and dx of a pixel by sqrt(dy^2 + dx^2) of this pixel where that is at least 3e-7."
 STEP_2 = "Read step 2 of the exercise again: heat[source] += 1, then the mean over 3x3, then 0 outside."
@@ -290,6 +343,55 @@ exercise = Exercise(
             right.instead(lambda a: _flow(a, gradient=_gradient_by_roll)),
             "Your gradients wrap around to the opposite side of the image. Beyond the border, the heat is 0.",
             "torch.roll and np.roll wrap around. Pad with zeros instead.",
+        ),
+        Wrong(
+            "nearest to the median",
+            right.instead(lambda a: _flow(a, source=_nearest_to(lambda p: torch.quantile(p, 0.5, dim=0)))),
+            "Your source is the pixel nearest to the median, as in the paper. This exercise uses the mean.",
+            "Read step 1 of the exercise again.",
+        ),
+        Wrong(
+            "middle of the box",
+            right.instead(lambda a: _flow(a, source=_nearest_to(lambda p: (p.amin(0) + p.amax(0)) / 2))),
+            "Your source is the pixel nearest to the centre of the bounding box. Use the mean of the pixels.",
+            "Read step 1 of the exercise again.",
+        ),
+        Wrong(
+            "heat from the rounded mean",
+            right.instead(lambda a: _flow(a, source=_rounded_mean, heat=_heat_at_rounded_mean)),
+            "Your source is the rounded mean, which may lie outside the cell. Take the pixel of the cell nearest to "
+            "the mean.",
+            "Draw a C: the mean of its pixels lies in its opening. Which of its pixels is nearest?",
+        ),
+        Wrong(
+            "heated once, before the loop",
+            right.instead(lambda a: _flow(a, heat=_heat_added_once)),
+            "You add heat at the source once, before the first step. Each step adds 1 there.",
+            STEP_2,
+        ),
+        Wrong(
+            "mean of five pixels",
+            right.instead(lambda a: _flow(a, heat=_convolved([[0, 1, 0], [1, 1, 1], [0, 1, 0]]))),
+            "You average a pixel and its four direct neighbours. Average the 3x3 neighbourhood.",
+            STEP_2,
+        ),
+        Wrong(
+            "heat continues beyond the image",
+            right.instead(lambda a: _flow(a, heat=_reflected)),
+            "Beyond the image, you continue the heat of the border. It is 0 there.",
+            "The default mode of scipy's filters reflects the image.",
+        ),
+        Wrong(
+            "one-sided at the border",
+            right.instead(lambda a: _flow(a, gradient=_one_sided_at_the_border)),
+            "At the border of the image, your differences are one-sided. Beyond the border, the heat is 0.",
+            "np.gradient knows nothing beyond the border. Pad with zeros instead.",
+        ),
+        Wrong(
+            "labels counted",
+            right.given(label_map=lambda a: _labels_counted(a.label_map)),
+            "You visit the labels 1, 2, 3, ..., as many as there are cells. Use the labels that occur.",
+            "torch.unique returns the labels that occur.",
         ),
     ],
 )

@@ -7,6 +7,8 @@ from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -136,6 +138,40 @@ def _within_1_of_the_first(ends: Tensor) -> Tensor:
         if numbers[i] == 0:
             numbers[((ends - ends[i]).norm(dim=1) <= 1) & (numbers == 0)] = numbers.max() + 1
     return numbers
+
+
+def _by_spline(flows: Tensor, positions: Tensor) -> Tensor:
+    """A cubic spline through the flows, scipy's default."""
+    parts = [ndimage.map_coordinates(part.numpy(), positions.T.numpy(), mode="nearest") for part in flows]
+    return torch.from_numpy(np.stack(parts, axis=1))
+
+
+def _by_nearest(flows: Tensor, positions: Tensor) -> Tensor:
+    parts = [ndimage.map_coordinates(part.numpy(), positions.T.numpy(), order=0, mode="nearest") for part in flows]
+    return torch.from_numpy(np.stack(parts, axis=1))
+
+
+def _corners_not_aligned(flows: Tensor, positions: Tensor) -> Tensor:
+    size = torch.tensor(flows.shape[1:]).double() - 1
+    unit = (2 * positions / size.clamp(min=1) - 1).flip(1)[None, None]
+    return F.grid_sample(flows[None], unit, padding_mode="border", align_corners=False)[0, :, 0].T
+
+
+def _y_first(flows: Tensor, positions: Tensor, steps: int) -> Tensor:
+    """Read the flow along x after the step along y."""
+    last = torch.tensor(flows.shape[1:]) - 1
+    for _ in range(steps):
+        for axis in (0, 1):
+            move = torch.zeros_like(positions)
+            move[:, axis] = _bilinear(flows, positions)[:, axis]
+            positions = torch.minimum((positions + move).clamp(min=0), last)
+    return positions
+
+
+def _by_size(ends: Tensor) -> Tensor:
+    numbers = _chains(ends)
+    order = torch.bincount(numbers)[1:].argsort(descending=True, stable=True)
+    return (order.argsort() + 1)[numbers - 1] if len(ends) else numbers
 
 
 CHAINS = "scipy.sparse.csgraph.connected_components finds the chains from a matrix that marks the close pairs."
@@ -270,6 +306,42 @@ exercise = Exercise(
             right.then(lambda out, a: (out[0], (out[1] - 1).clamp(min=0))),
             "Your first cell has number 0, which is the background. Cells are numbered 1, 2, ...",
             "connected_components counts from 0.",
+        ),
+        Wrong(
+            "cubic spline",
+            _moved(_by_spline),
+            "You interpolate with a cubic spline, the default of map_coordinates. Interpolate bilinearly.",
+            "order=1.",
+        ),
+        Wrong(
+            "nearest pixel by map_coordinates",
+            _moved(_by_nearest),
+            "You read the flow at the nearest pixel, with order=0. Between pixels, interpolate it bilinearly.",
+            "order=1.",
+        ),
+        Wrong(
+            "corners not aligned",
+            _moved(_corners_not_aligned),
+            "grid_sample does not align the corners in your code, so it reads other positions. Use align_corners=True.",
+            "With aligned corners, -1 and 1 are the centres of the first and the last pixel.",
+        ),
+        Wrong(
+            "y before x",
+            _drifted(_y_first),
+            "You move along y before you read the flow along x. Read both at the same position.",
+            "Compute the whole step, then add it.",
+        ),
+        Wrong(
+            "one step too few",
+            right.given(steps=lambda a: max(a.steps - 1, 0)),
+            "You take one step too few. Take exactly `steps` steps.",
+            "range(1, steps) has steps - 1 elements.",
+        ),
+        Wrong(
+            "numbered by size",
+            _grouped(_by_size),
+            "You number the cells by size. Number them in the reading order of their first pixels.",
+            "Number a cell when you meet its first pixel.",
         ),
     ],
 )

@@ -125,6 +125,35 @@ def without_an_edge(change: Callable[[Tensor], Tensor]) -> Callable:
     return right.then(lambda out, a: out if len(a.label_map.unique()) > 1 else change(out))
 
 
+def has_an_edge(label_map: Tensor) -> bool:
+    return len(label_map.unique()) > 1
+
+
+def labels_up_to_their_number(label_map: Tensor) -> Tensor:
+    """Visit the labels 1 to the number of cells; the pixels of others keep 1/2."""
+    count = len(cell_masks(label_map))
+    return torch.where(label_map <= count, signed_distance(label_map), 0.5)
+
+
+def diagonal_without_background(label_map: Tensor) -> Tensor:
+    distance = signed_distance(label_map)
+    return torch.full_like(distance, math.hypot(*label_map.shape)) if (label_map > 0).all() else distance
+
+
+def chessboard_inside(label_map: Tensor) -> Tensor:
+    distance = signed_distance(label_map)
+    for inside in cell_masks(label_map) if has_an_edge(label_map) else []:
+        depth = torch.from_numpy(ndimage.distance_transform_cdt(inside.numpy(), "chessboard")) - 0.5
+        distance[inside] = depth[inside].double()
+    return distance
+
+
+def to_the_last_cell(label_map: Tensor) -> Tensor:
+    """In the background, the distance to the cell with the largest label."""
+    distance, masks = signed_distance(label_map), cell_masks(label_map)
+    return torch.where(label_map == 0, 0.5 - _edt(masks[-1]), distance) if masks else distance
+
+
 HALF = "Try one row, [0, 7]: the edge lies midway between the two pixel centres, half a pixel from each."
 EUCLIDEAN = "scipy.ndimage.distance_transform_edt computes Euclidean distances; the e in edt stands for Euclidean."
 NO_EDGE = "Read in the exercise what to return for an image without a cell, and for one that a single cell fills."
@@ -250,6 +279,76 @@ exercise = Exercise(
             "infinite without an edge",
             without_an_edge(lambda out: math.inf * out),
             "You return infinity for an image without an edge. Return the diagonal, negative if there is no cell.",
+            NO_EDGE,
+        ),
+        Wrong(
+            "half only outside",
+            right.then(lambda out, a: torch.where(out > 0, out + 0.5, out) if has_an_edge(a.label_map) else out),
+            "Inside cells your distances are half a pixel too long. The edge lies half a pixel before the pixel "
+            "outside.",
+            HALF,
+        ),
+        Wrong(
+            "half the wrong way outside",
+            right.then(lambda out, a: torch.where(out < 0, out - 1, out) if has_an_edge(a.label_map) else out),
+            "In the background you subtract 1/2 from the negative distance. Add it: the edge is half a pixel nearer.",
+            HALF,
+        ),
+        Wrong(
+            "labels up to their number",
+            right.instead(lambda a: labels_up_to_their_number(a.label_map)),
+            "You visit the labels 1, 2, 3, ..., as many as there are cells. Use the labels that occur.",
+            "torch.unique returns the labels that occur.",
+        ),
+        Wrong(
+            "integers",
+            right.then(lambda out, a: out.to(a.label_map.dtype)),
+            "Your distances are integers, so their fractions are lost. They have to be floats.",
+            "np.zeros_like(label_map) has the dtype of the label map.",
+        ),
+        Wrong(
+            "chessboard inside",
+            chessboard_inside,
+            "Inside cells you take the larger of |dy| and |dx| as distance. Use the Euclidean distance.",
+            EUCLIDEAN,
+        ),
+        Wrong(
+            "to the last cell",
+            to_the_last_cell,
+            "In the background you measure to the cell visited last. Measure to the nearest of all cells.",
+            "Your loop overwrites the background with each cell.",
+        ),
+        Wrong(
+            "no cell not treated",
+            right.instead(lambda a: _signed(a.label_map, _distance_to if (a.label_map > 0).any() else _edt)),
+            "You do not treat an image without cells as a special case, where scipy's distances mean nothing. Return "
+            "minus the diagonal.",
+            NO_EDGE,
+        ),
+        Wrong(
+            "full image not treated",
+            right.instead(lambda a: _signed(a.label_map, _edt if (a.label_map > 0).any() else _distance_to)),
+            "You do not treat a cell that fills the image as a special case, where scipy's distances mean nothing. "
+            "Return the diagonal.",
+            NO_EDGE,
+        ),
+        Wrong(
+            "diagonal without background",
+            diagonal_without_background,
+            "You return the diagonal for every image without background. Several cells may share it, with edges "
+            "between them.",
+            NO_EDGE,
+        ),
+        Wrong(
+            "positive without a cell",
+            without_an_edge(lambda out: out.abs()),
+            "You return the positive diagonal for an image without cells. There it is negative.",
+            NO_EDGE,
+        ),
+        Wrong(
+            "diagonal between pixel centres",
+            without_an_edge(lambda out: out.sign() * math.hypot(*(n - 1 for n in out.shape))),
+            "Your diagonal is the distance between the centres of the corner pixels. It is sqrt(H^2 + W^2).",
             NO_EDGE,
         ),
     ],

@@ -150,6 +150,46 @@ def negative_indices(label_map: Tensor, rays: Tensor) -> Tensor:
     return (valid & (label_map[y % H, x % W] == label_map)).cumprod(dim=0).sum(dim=0) + 1.0
 
 
+def _walk_from_rounded(label_map: Tensor, rays: Tensor) -> Tensor:
+    """Go on from the rounded pixel after each step."""
+    H, W = label_map.shape
+    steps = torch.zeros(len(rays), H, W)
+    y, x = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    for k, (dy, dx) in enumerate(rays.tolist()):
+        v, u, inside = y, x, torch.ones(H, W, dtype=torch.bool)
+        for _ in range(H + W):
+            v, u = (v + dy).round().long(), (u + dx).round().long()
+            valid = (v >= 0) & (v < H) & (u >= 0) & (u < W)
+            inside = inside & valid & (label_map[v.clamp(0, H - 1), u.clamp(0, W - 1)] == label_map)
+            steps[k] += inside
+    return steps + 1.0
+
+
+def _in_background_too(label_map: Tensor, n_rays: int) -> Tensor:
+    rays = _rays(n_rays)
+    return star_distances(label_map, n_rays) + (label_map == 0) * (0.5 / rays.abs().amax(dim=1))[:, None, None]
+
+
+def _truncated(label_map: Tensor, rays: Tensor) -> Tensor:
+    """Cut positions to integers; what is between -1 and 0 becomes row 0."""
+    H, W = label_map.shape
+    times = torch.arange(1, H + W + 1).reshape(-1, 1, 1, 1)
+    dy, dx = rays.T[:, :, None, None]
+    y, x = (torch.arange(H)[:, None] + times * dy).trunc().long(), (torch.arange(W) + times * dx).trunc().long()
+    valid = (y >= 0) & (y < H) & (x >= 0) & (x < W)
+    return (valid & (label_map[y.clamp(0, H - 1), x.clamp(0, W - 1)] == label_map)).cumprod(0).sum(0) + 1.0
+
+
+def _clipped(label_map: Tensor, rays: Tensor) -> Tensor:
+    """Positions outside the image move to its border."""
+    H, W = label_map.shape
+    times = torch.arange(1, H + W).reshape(-1, 1, 1, 1)
+    dy, dx = rays.T[:, :, None, None]
+    y = (torch.arange(H)[:, None] + times * dy).round().long().clamp(0, H - 1)
+    x = (torch.arange(W) + times * dx).round().long().clamp(0, W - 1)
+    return (label_map[y, x] == label_map).cumprod(0).sum(0) + 1.0
+
+
 RAYS = "Along ray 0 only x changes, and it grows. Along ray R/4 only y changes, and it grows: downwards in the figure."
 END = "Try one row, [7, 7, 7, 0], from the first 7: step t = 3 is outside, and the edge is 2.5 away."
 DIAGONAL = "On a diagonal, neighbouring pixel centres are 1.41 apart, and half of that is 0.71."
@@ -276,6 +316,36 @@ exercise = Exercise(
             right.then(lambda out, a: out.movedim(0, -1)),
             "The rays are the last axis of your result. Its shape should be (R, H, W).",
             "movedim or stack(..., dim=0) puts the rays first.",
+        ),
+        Wrong(
+            "step outside counted",
+            right.then(lambda out, a: torch.where(a.label_map > 0, out + 1, out)),
+            "You count the step that leaves the cell. The cell ends half a pixel after the step before it.",
+            END,
+        ),
+        Wrong(
+            "goes on from the rounded pixel",
+            _with_walk(_walk_from_rounded),
+            "You round the position after each step and go on from there, so rounding errors add up. Round y + t dy.",
+            "Compute each position from the start pixel.",
+        ),
+        Wrong(
+            "positions cut to integers",
+            _with_walk(_truncated),
+            "You cut positions to integers. Round them to the nearest pixel.",
+            "int(2.9) is 2, and round(2.9) is 3.",
+        ),
+        Wrong(
+            "positions moved to the border",
+            _with_walk(_clipped),
+            "You move positions outside the image to its border, so rays do not stop there. Outside is not the cell.",
+            "A ray ends where it leaves the image.",
+        ),
+        Wrong(
+            "half a pixel in the background",
+            _in_background_too,
+            "You add the half pixel in the background, too. The distance is 0 there.",
+            "Background is not a cell.",
         ),
     ],
 )

@@ -126,6 +126,58 @@ def pairs_with_background_ignored(label_map: Tensor, offsets: Offsets) -> Tensor
     return torch.where(both == 0, OUTSIDE, affinities(label_map, offsets))
 
 
+def _plane_of(inside: Callable[[Tensor, Tensor, int, int, int, int], Tensor]) -> Callable:
+    """An answer with another test for the border: (rows, columns, dy, dx, H, W) -> (H, W) bool."""
+
+    def compute(label_map: Tensor, offsets: Offsets) -> Tensor:
+        H, W = label_map.shape
+        rows, columns = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+        planes = []
+        for dy, dx in offsets:
+            other = label_map[(rows + dy).clamp(0, H - 1), (columns + dx).clamp(0, W - 1)]
+            same = ((other == label_map) & (label_map > 0)).long()
+            planes.append(torch.where(inside(rows, columns, dy, dx, H, W), same, OUTSIDE))
+        return torch.stack(planes)
+
+    return compute
+
+
+def _one_beyond(rows: Tensor, columns: Tensor, dy: int, dx: int, H: int, W: int) -> Tensor:
+    y, x = rows + dy, columns + dx
+    return (y >= 0) & (y <= H) & (x >= 0) & (x <= W)
+
+
+def _both_sides(rows: Tensor, columns: Tensor, dy: int, dx: int, H: int, W: int) -> Tensor:
+    ys, xs = (rows + dy, rows - dy), (columns + dx, columns - dx)
+    return torch.stack([(y >= 0) & (y < H) for y in ys] + [(x >= 0) & (x < W) for x in xs]).all(dim=0)
+
+
+def _columns_wrap(label_map: Tensor, offsets: Offsets) -> Tensor:
+    H, W = label_map.shape
+    rows, columns = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    planes = []
+    for dy, dx in offsets:
+        other = label_map[(rows + dy) % H, (columns + dx) % W]
+        inside = (rows + dy >= 0) & (rows + dy < H)
+        planes.append(torch.where(inside, ((other == label_map) & (label_map > 0)).long(), OUTSIDE))
+    return torch.stack(planes)
+
+
+def _shortened(a) -> list[tuple[int, int]]:
+    H, W = a.label_map.shape
+    return [(max(1 - H, min(H - 1, dy)), max(1 - W, min(W - 1, dx))) for dy, dx in a.offsets]
+
+
+def _shifts_add_up(label_map: Tensor, offsets: Offsets) -> Tensor:
+    """Apply each offset to the map that was already shifted by those before it."""
+    shifted, planes = label_map, []
+    for offset in offsets:
+        inside, other = _partners(shifted, offset)
+        shifted = torch.where(inside, other, -1)
+        planes.append(torch.where(shifted < 0, OUTSIDE, ((shifted == label_map) & (label_map > 0)).long()))
+    return torch.stack(planes)
+
+
 BORDER = "Try a pixel at each of the four borders: is (y + dy, x + dx) in the image?"
 KNOWN = "It is known that a background pixel does not belong to any object."
 
@@ -220,6 +272,55 @@ exercise = Exercise(
             right.then(lambda out, a: out.movedim(0, -1)),
             "The offsets are the last axis of your result. Its shape should be (A, H, W).",
             "torch.stack puts the new axis first.",
+        ),
+        Wrong(
+            "background at the border is 0",
+            right.then(lambda out, a: torch.where((out == OUTSIDE) & (a.label_map == 0), 0, out)),
+            "At the border, you return 255 for object pixels only. It is 255 for background pixels as well.",
+            "The other pixel is unknown, whatever this one is.",
+        ),
+        Wrong(
+            "255 in int8",
+            right.then(lambda out, a: out.to(torch.int8)),
+            "Your result is int8, in which 255 becomes -1. Use a larger type.",
+            "int8 ends at 127.",
+        ),
+        Wrong(
+            "offsets shortened",
+            right.given(offsets=_shortened),
+            "You shorten offsets that are larger than the image. Their other pixels lie outside, so the value is 255.",
+            BORDER,
+        ),
+        Wrong(
+            "columns wrap around",
+            _columns_wrap,
+            "You test the border along y only, so columns wrap around. Outside the image the value is 255.",
+            BORDER,
+        ),
+        Wrong(
+            "sign lost",
+            _other_offsets(lambda dy, dx: (abs(dy), abs(dx))),
+            "Your negative offsets lose their sign. (-1, 0) is the pixel above.",
+            "Offsets may point in any direction.",
+        ),
+        Wrong(
+            "row H inside",
+            _plane_of(_one_beyond),
+            "You count row H and column W as inside the image. The last row is H - 1.",
+            "Compare with < H, not with <= H.",
+        ),
+        Wrong(
+            "both borders outside",
+            _plane_of(_both_sides),
+            "You return 255 at both borders of an axis. Only the border in the direction of the offset has unknown "
+            "pixels.",
+            "With the offset (0, -1), the last column has a left neighbour.",
+        ),
+        Wrong(
+            "shifts add up",
+            _shifts_add_up,
+            "You apply each offset to the map that you have shifted already. Begin with the label map for each offset.",
+            "The planes do not depend on each other.",
         ),
     ],
 )

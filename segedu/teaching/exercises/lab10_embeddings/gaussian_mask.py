@@ -102,6 +102,12 @@ def one_object_per_pixel(embeddings: Tensor, centres: Tensor, log_sigmas: Tensor
     return (values > 0.5) & (values == values.amax(dim=0)) if len(values) else values > 0.5
 
 
+def _fails_without_objects(a) -> Tensor:
+    if not len(a.centres):
+        raise RuntimeError("stack expects a non-empty TensorList")
+    return gaussian_mask(a.embeddings, a.centres, a.log_sigmas)
+
+
 FORMULA = "Write the formula down term by term: two squares, each over 2 sigma^2 of its axis, added, minus, exp."
 
 exercise = Exercise(
@@ -195,6 +201,54 @@ exercise = Exercise(
             one_object_per_pixel,
             "You assign each pixel to only one object. In this exercise masks may overlap.",
             "The greedy clustering decides later which of two objects gets a pixel.",
+        ),
+        Wrong(
+            "centres x before y",
+            right.given(centres=lambda a: a.centres.flip(1)),
+            "You read the centres as x before y. They are y before x, like the embeddings.",
+            "Column 0 of centres belongs to y.",
+        ),
+        Wrong(
+            "objects last",
+            right.then(lambda out, a: out.permute(1, 2, 0)),
+            "Your objects are the last axis, (H, W, N). They come first, (N, H, W).",
+            "One mask per object.",
+        ),
+        Wrong(
+            "no object fails",
+            right.instead(_fails_without_objects),
+            "Your function fails without objects, because an empty list cannot be stacked. Return a tensor (0, H, W).",
+            "Start with torch.zeros(N, H, W, dtype=torch.bool).",
+        ),
+        Wrong(
+            "Gaussians returned",
+            right.instead(lambda a: _gaussians(a.embeddings, a.centres, a.log_sigmas.exp())),
+            "You return the Gaussians. Return masks: where the Gaussian is above 1/2.",
+            "Compare with 0.5 at the end.",
+        ),
+        Wrong(
+            "pixel positions added",
+            right.given(embeddings=lambda a: a.embeddings + pixel_positions(a.embeddings.shape)),
+            "You add the positions of the pixels to the embeddings. An embedding is a position already.",
+            "The exercise before returned offsets; here they have been added.",
+        ),
+        Wrong(
+            "mean of the sigmas",
+            right.given(log_sigmas=lambda a: a.log_sigmas.exp().mean(1, keepdim=True).log().expand_as(a.log_sigmas)),
+            "You use the mean of the two sigmas along both axes. Each axis has its own.",
+            "A wide object has a large sigma_x, and its mask should be wide too.",
+        ),
+        Wrong(
+            "exponents averaged",
+            _with_exponents(lambda exponents: (-exponents.mean(dim=1)).exp() > 0.5),
+            "You average the exponents of the two axes. Add them.",
+            FORMULA,
+        ),
+        Wrong(
+            "base 10",
+            right.given(log_sigmas=lambda a: a.log_sigmas * math.log(10)),
+            "You take 10 to the power of log(sigma). The logarithm is the natural one: use exp.",
+            "log_sigmas.exp().",
         ),
     ],
 )

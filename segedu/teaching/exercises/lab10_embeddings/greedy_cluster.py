@@ -196,6 +196,46 @@ def around_the_pixel(a: SimpleNamespace) -> Tensor:
     return _cluster(a, gaussian=lambda _, sigma, start: (pixels[:, start, None], sigma[:, start, None]))
 
 
+def _next_below(value: float) -> float:
+    return float(np.nextafter(np.float64(value), -1.0))
+
+
+def _mean_of_members(a: SimpleNamespace) -> Tensor:
+    """Select the members once more, around the mean embedding of the first selection."""
+    labels, number = torch.zeros(a.seed.shape, dtype=torch.int32), 0
+    free, may_start = a.seed > 0.5, a.seed > a.seed_threshold
+
+    def near(centre: Tensor, width: Tensor) -> Tensor:
+        squares = ((a.embeddings - centre[:, None, None]) / width[:, None, None]) ** 2
+        return free & ((-squares.sum(0) / 2).exp() > 0.5)
+
+    while (free & may_start).any():
+        start = divmod(int(torch.where(free & may_start, a.seed, -1.0).argmax()), a.seed.shape[1])
+        width = a.sigma[:, start[0], start[1]]
+        members = near(a.embeddings[:, start[0], start[1]], width)
+        members |= near(a.embeddings[:, members].mean(1), width)
+        if members.sum() >= a.min_pixels:
+            number += 1
+            labels[members] = number
+            free = free & ~members
+        else:
+            may_start = may_start & ~members
+    return labels
+
+
+def _threshold_for_both(a: SimpleNamespace) -> Tensor:
+    """Foreground are the pixels above seed_threshold, also where it is below 1/2."""
+    seed = torch.where(a.seed > a.seed_threshold, 0.5 + a.seed / 2, 0.0)
+    return _cluster(SimpleNamespace(**{**vars(a), "seed": seed, "seed_threshold": 0.5}))
+
+
+def _either_limit(a: SimpleNamespace) -> Tensor:
+    """Pixels above either limit are free."""
+    low = min(0.5, a.seed_threshold)
+    seed = torch.where(a.seed > low, 0.5 + a.seed / 2, 0.0)
+    return _cluster(SimpleNamespace(**{**vars(a), "seed": seed, "seed_threshold": 0.5 + a.seed_threshold / 2}))
+
+
 TWO_LIMITS = "There are two limits: above 1/2 a pixel may join an object, above seed_threshold it may also start one."
 STEP_3 = "Read step 3 of the exercise again: what happens to the members, to the number, to the loop?"
 
@@ -296,6 +336,54 @@ exercise = Exercise(
             right.instead(around_the_pixel),
             "You centre the Gaussian on the start pixel. Centre it on the embedding of the start pixel.",
             "Column `start` of the embeddings is the centre.",
+        ),
+        Wrong(
+            "more than min_pixels",
+            right.given(min_pixels=lambda a: a.min_pixels + 1),
+            "Your objects need more than min_pixels members. Exactly min_pixels are enough.",
+            "Compare with >=, not with >.",
+        ),
+        Wrong(
+            "seed equal to the threshold starts",
+            right.given(seed_threshold=lambda a: _next_below(a.seed_threshold)),
+            "Your objects start from seeds that equal seed_threshold. A start has to be above it.",
+            "Compare with >, not with >=.",
+        ),
+        Wrong(
+            "a seed of 1/2 is foreground",
+            right.given(seed=lambda a: torch.where(a.seed == 0.5, 0.5 + 1e-9, a.seed)),
+            "You count pixels with a seed of exactly 1/2 as foreground. Foreground is above 1/2.",
+            "Compare with >, not with >=.",
+        ),
+        Wrong(
+            "one limit for both",
+            right.instead(_threshold_for_both),
+            "You use seed_threshold for the foreground, too. All pixels above 1/2 may join an object, and no other.",
+            TWO_LIMITS,
+        ),
+        Wrong(
+            "either limit",
+            right.instead(_either_limit),
+            "With a threshold below 1/2, background pixels start and join your objects. Only pixels above 1/2 ever do.",
+            TWO_LIMITS,
+        ),
+        Wrong(
+            "no 2",
+            right.given(sigma=lambda a: a.sigma / 2**0.5),
+            "The factor 2 is missing. Divide each square by 2 sigma^2, not by sigma^2.",
+            "Write the formula down term by term.",
+        ),
+        Wrong(
+            "sigma exponentiated",
+            right.given(sigma=lambda a: a.sigma.exp()),
+            "You take the exponential of sigma. Here sigma is given as it is, not as a logarithm.",
+            "It is above 0 already.",
+        ),
+        Wrong(
+            "members selected again",
+            right.instead(_mean_of_members),
+            "You select members a second time, around their mean. The centre is the embedding of the start pixel.",
+            "There is one Gaussian per object.",
         ),
     ],
 )

@@ -120,6 +120,41 @@ def dice(truth: Tensor) -> Tensor:
     return 1 - 2 * intersection / (2 * intersection + wrong)
 
 
+def _smoothed(truth: Tensor) -> Tensor:
+    total = truth.sum()
+    return 1 - (total - truth.cumsum(0) + 1) / (total + (1 - truth).cumsum(0) + 1)
+
+
+def _all_pixels(truth: Tensor) -> Tensor:
+    return 1 - (len(truth) - truth.cumsum(0)) / (len(truth) + (1 - truth).cumsum(0))
+
+
+def _exchanged(truth: Tensor) -> Tensor:
+    total = truth.sum()
+    return 1 - (total - (1 - truth).cumsum(0)) / (total + truth.cumsum(0)).clamp(min=1)
+
+
+def _in_place(costs: Tensor) -> Tensor:
+    """Subtract the difference before, not the cost before."""
+    steps = [costs[0]]
+    for cost in costs[1:]:
+        steps.append(cost - steps[-1])
+    return torch.stack(steps)
+
+
+def _differences_in_pixel_order(errors: Tensor, truth: Tensor) -> Tensor:
+    order = errors.argsort(descending=True)
+    costs = torch.zeros_like(truth)
+    costs[order] = _costs(truth[order])
+    return _steps(costs)
+
+
+def _truth_unsorted(errors: Tensor, truth: Tensor) -> Tensor:
+    weights = torch.zeros_like(truth)
+    weights[errors.argsort(descending=True)] = _steps(_costs(truth))
+    return weights
+
+
 COUNT = "After the last step all pixels are wrong: the intersection is 0 and the cost is 1."
 
 exercise = Exercise(
@@ -214,6 +249,55 @@ exercise = Exercise(
             right.then(lambda out, a: a.errors * out),
             "You multiply the weights by the errors. The sum of these products is the loss; return only the weights.",
             "The weights depend on the order of the errors, not on their values.",
+        ),
+        Wrong(
+            "smoothed by 1",
+            _with_costs(_smoothed),
+            "You add 1 to the intersection and to the union. Here the IoU is not smoothed.",
+            COUNT,
+        ),
+        Wrong(
+            "next cost minus this one",
+            _with_costs(_costs, lambda costs: torch.cat([costs[1:] - costs[:-1], 0 * costs[:1]])),
+            "You subtract this cost from the next one. A weight is the cost after a step minus the cost before it.",
+            "Put a 0 before the costs and then take differences.",
+        ),
+        Wrong(
+            "differences in the order of the pixels",
+            _differences_in_pixel_order,
+            "You take the differences after the costs are back in the order of the pixels. Take them in sorted order.",
+            "A step and the one before it are neighbours in the order of the errors.",
+        ),
+        Wrong(
+            "divided by the pixels",
+            right.then(lambda out, a: out / len(a.errors)),
+            "You divide the weights by the number of pixels. They sum to 1 as they are.",
+            COUNT,
+        ),
+        Wrong(
+            "n of all pixels",
+            _with_costs(_all_pixels),
+            "Your n is the number of all pixels. It is the number of object pixels.",
+            "Before the first step, intersection and union are the object.",
+        ),
+        Wrong(
+            "object and background exchanged",
+            _with_costs(_exchanged),
+            "You exchange object and background. A wrong object pixel leaves the intersection, a wrong background "
+            "pixel joins the union.",
+            COUNT,
+        ),
+        Wrong(
+            "differences of differences",
+            _with_costs(_costs, _in_place),
+            "You subtract the weight before, not the cost before. This looks like differences that are taken in place.",
+            "Take the differences of a copy.",
+        ),
+        Wrong(
+            "truth not sorted",
+            _truth_unsorted,
+            "You sort the errors, but not the truth. Both have to be in the same order.",
+            "truth[order].",
         ),
     ],
 )

@@ -100,6 +100,14 @@ def _positions_where(mask: Tensor, unit: float) -> Tensor:
     return pixel_positions(mask.shape) * mask / unit
 
 
+def _nearest_of_its_pixels(positions: Tensor) -> Tensor:
+    return positions[(positions - positions.mean(0)).norm(dim=1).argmin()]
+
+
+def _without_largest(label_map: Tensor) -> Tensor:
+    return torch.where(label_map == label_map.max(), 0, label_map)
+
+
 UNIT = "With unit=4, an offset of 2 pixels is 0.5."
 
 exercise = Exercise(
@@ -184,6 +192,62 @@ exercise = Exercise(
             right.then(lambda out, a: out + _positions_where(a.label_map > 0, a.unit)),
             "You return the position of the centre. Return the offset from the pixel to the centre.",
             "Subtract the position of the pixel.",
+        ),
+        Wrong(
+            "median",
+            _to(lambda positions: torch.quantile(positions, 0.5, dim=0)),
+            "Your centre is the median position. Use the mean position of the object's pixels.",
+            "Draw an L: mean and median of its pixels differ.",
+        ),
+        Wrong(
+            "centre rounded down",
+            _to(lambda positions: positions.mean(0).floor()),
+            "You round the centre down to a pixel. Do not round it: it may lie between pixels.",
+            "The mean of the positions 0 and 1 is 0.5.",
+        ),
+        Wrong(
+            "nearest pixel of the object",
+            _to(_nearest_of_its_pixels),
+            "Your centre is the pixel of the object that is nearest to the mean. Use the mean itself.",
+            "It may lie between pixels, or outside the object.",
+        ),
+        Wrong(
+            "largest label left out",
+            right.given(label_map=lambda a: _without_largest(a.label_map)),
+            "You leave out the object with the largest label. This looks like a range that ends before it.",
+            "range(1, n) ends at n - 1.",
+        ),
+        Wrong(
+            "values last",
+            right.then(lambda out, a: out.movedim(0, -1)),
+            "Your two values are the last axis, (H, W, 2). The result is (2, H, W).",
+            "The first plane is dy, the second dx.",
+        ),
+        Wrong(
+            "length 1, then the unit",
+            right.then(lambda out, a: out / out.norm(dim=0).clamp(min=1e-12) / a.unit),
+            "You normalize the offsets to length 1 before you divide by the unit. Divide them only by the unit.",
+            "Pixel + offset should be the centre, so a distant pixel needs a longer vector than a near one.",
+        ),
+        Wrong(
+            "integers",
+            right.then(lambda out, a: out.to(a.label_map.dtype)),
+            "Your offsets are integers, so their fractions are lost. They have to be floats.",
+            "The result must not have the dtype of the label map.",
+        ),
+        Wrong(
+            "half a pixel",
+            right.then(lambda out, a: out - 0.5 * (a.label_map > 0) / a.unit),
+            "You add 0.5 to the positions of the pixels, but not to the mean. Use the same positions for both.",
+            "An object of one pixel has the offset 0.",
+        ),
+        Wrong(
+            "only the centre divided",
+            right.then(
+                lambda out, a: out + _positions_where(a.label_map > 0, a.unit) - _positions_where(a.label_map > 0, 1.0)
+            ),
+            "You divide only the centre by the unit. Divide the whole difference.",
+            "Mind the brackets: (centre - pixel) / unit.",
         ),
     ],
 )

@@ -168,6 +168,27 @@ def _l1_pull(group: Tensor, margin: float) -> Tensor:
     return (distances - margin).clamp(min=0).square().mean()
 
 
+def _normalised_means(a: SimpleNamespace) -> tuple[Tensor, Tensor]:
+    groups = _groups(a.embeddings, a.label_map)
+    if not groups:
+        return torch.tensor(0.0), torch.tensor(0.0)
+    means = [group.mean(1) / group.mean(1).norm().clamp(min=1e-12) for group in groups]
+    pairs = list(zip(groups, means, strict=True))
+    pull = [((g - m[:, None]).norm(dim=0) - a.pull_margin).clamp(min=0).square().mean() for g, m in pairs]
+    push = [_squared_too_near(m, n, a.push_margin) for i, m in enumerate(means) for n in means[:i]]
+    return torch.stack(pull).mean(), torch.stack(push).mean() if push else torch.tensor(0.0)
+
+
+def _labels_to_count(label_map: Tensor) -> Tensor:
+    """Only the labels up to the number of objects."""
+    return torch.where(label_map <= len(label_map[label_map > 0].unique()), label_map, 0)
+
+
+def _nan_without_objects(out: tuple[Tensor, Tensor], a: SimpleNamespace) -> tuple[Tensor, Tensor]:
+    nan = torch.tensor(float("nan"))
+    return out if (a.label_map > 0).any() else (nan, nan)
+
+
 COUNT = "With C objects there are C (C - 1) ordered pairs of different objects."
 HINGE = "max(0, ...) is clamp(min=0), and the square comes after it."
 
@@ -289,6 +310,60 @@ exercise = Exercise(
             right.given(pull_margin=lambda a: a.push_margin, push_margin=lambda a: a.pull_margin),
             "You swap the margins. The pull uses pull_margin, the push uses push_margin.",
             "In which order does the exercise list the two arguments?",
+        ),
+        Wrong(
+            "pull not squared",
+            _terms(pull=lambda group, margin: _beyond(group, margin).mean()),
+            "You do not square the hinge of the pull. Square max(0, ...).",
+            HINGE,
+        ),
+        Wrong(
+            "push not squared",
+            _terms(push=_too_near),
+            "You do not square the hinge of the push. Square max(0, ...).",
+            HINGE,
+        ),
+        Wrong(
+            "mean squared",
+            _terms(pull=lambda group, margin: _beyond(group, margin).mean() ** 2),
+            "Your pull squares the mean of the hinges. Square each hinge, then take the mean.",
+            HINGE,
+        ),
+        Wrong(
+            "squared distance in the pull",
+            _terms(pull=lambda group, margin: (_distances(group) ** 2 - margin).clamp(min=0).square().mean()),
+            "You subtract the margin from the squared distance. Subtract it from the distance.",
+            "|v| is a length, not its square.",
+        ),
+        Wrong(
+            "city blocks in the pull",
+            _terms(pull=_l1_pull),
+            "Your pull adds absolute differences. |v| is the Euclidean length.",
+            "torch.linalg.vector_norm(v, dim=0).",
+        ),
+        Wrong(
+            "divided by half the pairs",
+            _push(lambda push, count, a: 2 * push),
+            "You divide the sum over ordered pairs by the number of unordered pairs, so the push is twice too large.",
+            COUNT,
+        ),
+        Wrong(
+            "labels up to the count",
+            right.given(label_map=lambda a: _labels_to_count(a.label_map)),
+            "You assume that the labels are 1, 2, 3, ... without gaps. Use the labels that occur.",
+            "torch.unique returns the labels that occur.",
+        ),
+        Wrong(
+            "means of length 1",
+            right.instead(_normalised_means),
+            "You normalise the means to length 1. Use the means as they are.",
+            "The margins are distances in the space of the embeddings.",
+        ),
+        Wrong(
+            "NaN without objects",
+            right.then(_nan_without_objects),
+            "Without objects, you return NaN, the mean of nothing. Both terms are 0 then.",
+            "Check the number of objects first.",
         ),
     ],
 )
