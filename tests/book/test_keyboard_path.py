@@ -64,8 +64,9 @@ def test_an_explorer(tab, address):
     tab.wait_for_function("() => window.segeduExplorers?.shown.size")
     value, before = tab.evaluate("() => document.activeElement.value"), tab.inner_html(".live-explorer .ex-panel")
     tab.keyboard.press("ArrowLeft")
-    assert tab.evaluate("() => document.activeElement.value") != value
-    assert tab.inner_html(".live-explorer .ex-panel") != before
+    changed = """([value, before]) => document.activeElement.value !== value
+        && document.querySelector('.live-explorer .ex-panel').innerHTML !== before"""
+    tab.wait_for_function(changed, arg=[value, before])  # a panel is drawn in the next frame
 
 
 def test_a_quiz(tab, address):

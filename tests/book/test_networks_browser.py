@@ -180,7 +180,7 @@ def test_without_webassembly_the_figure_stays_and_the_page_says_why(
     visit = Visit(browser, networks_roots["http"], page).open("delete window.WebAssembly").start()
     try:
         assert "no WebAssembly" in visit.tab.inner_text(".network")
-        assert visit.tab.locator(".network > figure img").is_visible()
+        visit.tab.locator(".network > figure img").wait_for(state="visible")
     finally:
         visit.context.close()
 

@@ -61,18 +61,36 @@ def test_no_two_wrong_answers_have_equal_outcomes(lab, exercise):
 
 @each
 def test_wrong_answers_are_far_from_right(lab, exercise):
-    """Never near the tolerance: on a case that refuses it, a wrong answer is 100 tolerances away."""
+    """Never near the tolerance: each part that a wrong answer loses has a case on which it is 100 tolerances away.
+
+    Points are given for a whole part, so no point hangs on a case that is refused by less.
+    """
     for seed in range(3):
         drawn = draw(exercise, seed)
         expected = outcomes_of(exercise, exercise.reference, drawn)
         for wrong in exercise.wrong:
-            for (_, _, case), want, got in zip(
+            farthest: dict[str, float] = {}
+            for (part, _, case), want, got in zip(
                 drawn, expected, outcomes_of(exercise, wrong.function, drawn), strict=True
             ):
                 if not exercise.accept(case, want, got, exercise.tolerance):
                     difference = first_difference(want, got, exercise.tolerance)
                     distance = difference.distance if difference else np.inf
-                    assert distance >= 100 * exercise.tolerance, (wrong.name, seed)
+                    farthest[part] = max(distance, farthest.get(part, 0.0))
+            for part, distance in farthest.items():
+                assert distance >= 100 * exercise.tolerance, (wrong.name, part, seed)
+
+
+@each
+def test_a_stub_is_not_taken_for_a_known_mistake(lab, exercise):
+    """As long as the student's function is the stub, the check says that it is not written yet."""
+
+    def stub(*args):
+        raise NotImplementedError("the steps")
+
+    drawn = draw(exercise, 0)
+    verdict = judge(exercise, drawn, outcomes_of(exercise, stub, drawn))
+    assert verdict.points == 0 and verdict.first_line == f"{exercise.name} is not written yet."
 
 
 @each

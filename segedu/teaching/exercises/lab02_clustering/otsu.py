@@ -78,11 +78,13 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     ]
     last = rng.permutation(np.repeat([0, 2, 5, 9, 11, 16], [1, 1, 2, 6, 6, 48])).reshape(8, 8)
     edges = rng.permutation(np.repeat([0, 2, 5, 9, 12, 16], [1, 1, 2, 12, 47, 1])).reshape(8, 8)
+    below = rng.permutation(np.repeat([-24, 2, 4, 8], [16, 16, 4, 28])).reshape(8, 8)
     edge = [
         case("empty bins between dark and bright", _grey(apart, 0.125, 1 / 64), 8),
         case("two values only", torch.from_numpy(two).float(), 16),
         case("the bright pixels in the last bin", _grey(last, 0.125, 1 / 64), 4),
         case("the bright pixels on the edge of the last bin", _grey(edges, 0.125, 1 / 64), 4),
+        case("a dark group far below zero", torch.from_numpy(below).float(), 8),
         case("one value only", torch.full((8, 4), constant), 8),
     ]
     return {"core": (2, core), "edge": (1, edge)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,10 +75,11 @@ def _concatenate(skip: Tensor, up: Tensor) -> Tensor:
     return torch.cat([skip, up], dim=1)
 
 
-class _Net(nn.Module):
-    """A right network; wrong answers replace one of its parts.
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of a right network.
 
-    Args:
+    Attributes:
         block: (channels before, channels after) -> two convolutions.
         up: (channels before, channels after) -> upsampling by 2.
         pool: features -> features of half the size.
@@ -88,31 +91,32 @@ class _Net(nn.Module):
         end: logits -> output.
     """
 
+    channels: tuple[int, int] = (1, 2)
+    block: Callable = _block
+    up: Callable = _up_convolution
+    pool: Callable = _max_pool
+    widths: Callable = _doubled
+    head: Callable = _pointwise
+    skip: Callable = _output_of_block
+    join: Callable = _concatenate
+    end: Callable = lambda logits: logits
+
+
+class _Net(nn.Module):
+    """A right network; wrong answers replace one of its parts."""
+
     def __init__(
-        self,
-        in_channels: int,
-        num_classes: int,
-        base_channels: int,
-        depth: int,
-        channels: tuple[int, int] = (1, 2),
-        block: Callable = _block,
-        up: Callable = _up_convolution,
-        pool: Callable = _max_pool,
-        widths: Callable = _doubled,
-        head: Callable = _pointwise,
-        skip: Callable = _output_of_block,
-        join: Callable = _concatenate,
-        end: Callable = lambda logits: logits,
+        self, in_channels: int, num_classes: int, base_channels: int, depth: int, parts: _Parts = _Parts()
     ) -> None:
         super().__init__()
-        self.skip, self.join, self.end, self.pool = skip, join, end, pool
-        levels = widths(base_channels, depth)
-        self.down = nn.ModuleList(block(a, b) for a, b in zip([in_channels, *levels], levels, strict=False))
-        upsampled, joined = channels
+        self.skip, self.join, self.end, self.pool = parts.skip, parts.join, parts.end, parts.pool
+        levels = parts.widths(base_channels, depth)
+        self.down = nn.ModuleList(parts.block(a, b) for a, b in zip([in_channels, *levels], levels, strict=False))
+        upsampled, joined = parts.channels
         pairs = list(zip(levels[:0:-1], levels[-2::-1], strict=True))
-        self.up = nn.ModuleList(up(below, upsampled * w) for below, w in pairs)
-        self.merge = nn.ModuleList(block(joined * w, w) for _, w in pairs)
-        self.head = head(base_channels, num_classes)
+        self.up = nn.ModuleList(parts.up(below, upsampled * w) for below, w in pairs)
+        self.merge = nn.ModuleList(parts.block(joined * w, w) for _, w in pairs)
+        self.head = parts.head(base_channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         skips, features = [], images
@@ -125,6 +129,11 @@ class _Net(nn.Module):
         return self.end(self.head(features))
 
 
+def _net_with(**parts: Any) -> Callable:
+    """A network in which these parts are others."""
+    return partial(_Net, parts=_Parts(**parts))
+
+
 def _zeros_as_skip(skip: Tensor, up: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(skip), up], dim=1)
 
@@ -133,7 +142,7 @@ class SkipsZeroed(_Net):
     """The U-Net without its skips: the same weights, but each skip is a tensor of zeros."""
 
     def __init__(self, in_channels: int, num_classes: int, base_channels: int, depth: int) -> None:
-        super().__init__(in_channels, num_classes, base_channels, depth, join=_zeros_as_skip)
+        super().__init__(in_channels, num_classes, base_channels, depth, _Parts(join=_zeros_as_skip))
 
 
 def _pooled_and_resized(block: nn.Module, before: Tensor, after: Tensor) -> Tensor:
@@ -180,25 +189,25 @@ exercise = Exercise(
     wrong=[
         Wrong(
             "skip after the pooling",
-            partial(_Net, skip=_pooled_and_resized),
+            _net_with(skip=_pooled_and_resized),
             "You take the skip after the pooling, where the fine detail is lost. Take it before the pooling.",
             WHERE,
         ),
         Wrong(
             "skip from the middle of a block",
-            partial(_Net, skip=lambda block, before, after: block[1](block[0](before))),
+            _net_with(skip=lambda block, before, after: block[1](block[0](before))),
             "You take the skip between the two convolutions of a block. It has to be the output of the block.",
             WHERE,
         ),
         Wrong(
             "channels not halved",
-            partial(_Net, channels=(2, 3)),
+            _net_with(channels=(2, 3)),
             "Your up-convolution keeps the number of channels. It has to halve the number.",
             "How many channels does each half of a concatenation have in figure 1 of the paper?",
         ),
         Wrong(
             "softmax inside",
-            partial(_Net, end=lambda logits: logits.softmax(dim=1)),
+            _net_with(end=lambda logits: logits.softmax(dim=1)),
             "Your network ends with a softmax. It has to return logits.",
             "The loss applies the softmax itself. What does a second softmax do to the gradient?",
         ),
@@ -210,62 +219,61 @@ exercise = Exercise(
         ),
         Wrong(
             "adds",
-            partial(_Net, channels=(1, 1), join=torch.add),
+            _net_with(channels=(1, 1), join=torch.add),
             "You add the skip to the upsampled features. The U-Net concatenates them.",
             "How many channels does the first convolution after the concatenation expect?",
         ),
         Wrong(
             "up first",
-            partial(_Net, join=lambda skip, up: torch.cat([up, skip], dim=1)),
+            _net_with(join=lambda skip, up: torch.cat([up, skip], dim=1)),
             "You concatenate the upsampled features first and the skip second. The skip has to come first.",
             "The two orders need different weights in the next layer, so the exercise fixes one of them.",
         ),
         Wrong(
             "ReLU at the end",
-            partial(_Net, end=torch.relu),
+            _net_with(end=torch.relu),
             "You apply a ReLU after the last convolution. Leave it out, because logits can be negative.",
             "How does the last arrow of the figure differ from the others?",
         ),
         Wrong(
             "no second ReLU",
-            partial(_Net, block=lambda before, after: _block(before, after)[:-1]),
+            _net_with(block=lambda before, after: _block(before, after)[:-1]),
             "Your blocks have no ReLU after their second convolution. Each of the two convolutions needs its own ReLU.",
             "Each blue arrow in the figure is a convolution and a ReLU, including the second one.",
         ),
         Wrong(
             "batch normalisation",
-            partial(_Net, block=_normalised_block),
+            _net_with(block=_normalised_block),
             "Your blocks have batch normalisation. The U-Net of 2015 has none.",
             "Which of your layers have parameters?",
         ),
         Wrong(
             "channels reduced late",
-            partial(_Net, block=_late_reduction),
+            _net_with(block=_late_reduction),
             "On the way up, the second convolution of your blocks reduces the channels. The first one has to do so.",
             "How many channels does the box after the first arrow have in the figure?",
         ),
         Wrong(
             "interpolation and 1x1 convolution",
-            partial(_Net, up=_interpolated),
+            _net_with(up=_interpolated),
             "You upsample by interpolation and a 1x1 convolution. This U-Net has a 2x2 transposed convolution there.",
             "torch.nn.ConvTranspose2d with a stride of 2.",
         ),
         Wrong(
             "ReLU after the up-convolution",
-            partial(_Net, up=lambda before, after: nn.Sequential(_up_convolution(before, after), nn.ReLU())),
+            _net_with(up=lambda before, after: nn.Sequential(_up_convolution(before, after), nn.ReLU())),
             "You apply a ReLU after each up-convolution. It has none.",
             "Only the blue arrows of the figure have a ReLU.",
         ),
         Wrong(
             "up-convolution without bias",
-            partial(_Net, up=lambda before, after: nn.ConvTranspose2d(before, after, 2, stride=2, bias=False)),
+            _net_with(up=lambda before, after: nn.ConvTranspose2d(before, after, 2, stride=2, bias=False)),
             "Your up-convolutions have no bias. They have one, as by default.",
             "Leave the argument bias as it is.",
         ),
         Wrong(
             "3x3 up-convolution",
-            partial(
-                _Net,
+            _net_with(
                 up=lambda before, after: nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1),
             ),
             "Your up-convolution has a 3x3 kernel. It has to be 2x2 with a stride of 2.",
@@ -273,25 +281,25 @@ exercise = Exercise(
         ),
         Wrong(
             "average pooling",
-            partial(_Net, pool=lambda features: F.avg_pool2d(features, 2)),
+            _net_with(pool=lambda features: F.avg_pool2d(features, 2)),
             "You pool by the mean. The U-Net takes the maximum.",
             "Which pooling do the red arrows of the figure stand for?",
         ),
         Wrong(
             "3x3 head",
-            partial(_Net, head=lambda channels, classes: nn.Conv2d(channels, classes, 3, padding=1)),
+            _net_with(head=lambda channels, classes: nn.Conv2d(channels, classes, 3, padding=1)),
             "Your last convolution is 3x3. It has to be 1x1.",
             "It classifies each pixel by its own features.",
         ),
         Wrong(
             "bottom not doubled",
-            partial(_Net, widths=lambda base, depth: [base * 2 ** min(level, depth - 1) for level in range(depth + 1)]),
+            _net_with(widths=lambda base, depth: [base * 2 ** min(level, depth - 1) for level in range(depth + 1)]),
             "The block at the bottom does not double the channels. Every level has twice as many as the one above.",
             "In the figure, the bottom has 1,024 channels, and the level above has 512.",
         ),
         Wrong(
             "channels added",
-            partial(_Net, widths=lambda base, depth: [base * (level + 1) for level in range(depth + 1)]),
+            _net_with(widths=lambda base, depth: [base * (level + 1) for level in range(depth + 1)]),
             "Your channels grow by base_channels per level. They double.",
             "64, 128, 256, 512, 1,024.",
         ),

@@ -27,6 +27,7 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
 
     core = [image("the paper", 572, 4)]
     core += [image("a legal size", _legal(rng, depth), depth) for depth in (1, 2, 3, 5)]
+    core += [image("a legal size, odd after the pooling", 30, 1)]
     third = _legal(rng, 4) + 4  # even before the first and the second pooling, odd before the third
     edge = [
         image("odd before the first pooling", _legal(rng, 3) + 1, 3),

@@ -40,13 +40,20 @@ def cases(rng: np.random.Generator) -> dict[str, tuple[int, list[Case]]]:
     large[0, :, 1, 1] = torch.tensor([-2000.0, 1000.0, 999.0])
     confident_and_wrong = random_target(rng, 3, 1, 2, 2)
     confident_and_wrong[0, 0, 0], confident_and_wrong[0, 1, 1] = 2, 0
+    unlikely, classes = random_logits(rng, 1, 5, 3, 2), random_target(rng, 5, 1, 3, 2)
+    of_soft = random_logits(rng, 1, 4, 2, 3)
+    soft[0, :, 0, 0] = 0.25
+    for logits, unlikely_class in ((unlikely, classes[0, 0, 0]), (of_soft, 1)):
+        pixel = logits[0, :, 0, 0]
+        pixel[unlikely_class] = -torch.inf
+        pixel[unlikely_class] = pixel.logsumexp(0) - 14  # a probability of 1e-6, to which 1e-8 makes a difference
     core = [
         loss_case("2 images, 3 classes", random_logits(rng, 2, 3, 4, 5), random_target(rng, 3, 2, 4, 5)),
-        loss_case("1 image, 5 classes", random_logits(rng, 1, 5, 3, 2), random_target(rng, 5, 1, 3, 2)),
+        loss_case("1 image, 5 classes", unlikely, classes),
     ]
     return {
         "core": (1, core),
-        "soft": (1, [loss_case("a target of probabilities", random_logits(rng, 1, 4, 2, 3), soft)]),
+        "soft": (1, [loss_case("a target of probabilities", of_soft, soft)]),
         "safe": (1, [loss_case("logits of 1000", large, confident_and_wrong)]),
     }
 

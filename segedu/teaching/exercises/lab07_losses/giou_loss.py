@@ -272,7 +272,7 @@ exercise = Exercise(
         ),
         Wrong(
             "equal points as equal boxes",
-            _from_areas(lambda *areas: _losses(*areas) - (areas[2] == 0) * (areas[1] == 0)),
+            _from_areas(lambda inter, union, enclosing: _losses(inter, union, enclosing) - (enclosing == 0).to(inter)),
             "For two equal points your IoU is 1, so their loss is 0. A fraction whose denominator is 0 counts as 0.",
             "Both fractions are 0 for such a pair, so its loss is 1.",
         ),

@@ -241,8 +241,8 @@ exercise = Exercise(
         Wrong(
             "coarse differences",
             right.instead(_coarse_differences),
-            "You approximate the gradient by differences with a step of 0.01, which is inaccurate. Let autograd "
-            "compute it.",
+            "Your gradient is inaccurate: a difference of two values is only close to it. Let autograd compute the "
+            "derivatives.",
             "torch.autograd.grad returns the derivative of a sum with respect to a copy of boxes.",
         ),
     ],

@@ -341,7 +341,7 @@ exercise = Exercise(
             "numbered by size",
             _grouped(_by_size),
             "You number the cells by size. Number them in the reading order of their first pixels.",
-            "Number a cell when you meet its first pixel.",
+            "A cell gets its number when you meet its first pixel.",
         ),
     ],
 )

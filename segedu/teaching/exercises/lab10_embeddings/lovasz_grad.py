@@ -296,8 +296,8 @@ exercise = Exercise(
         Wrong(
             "truth not sorted",
             _truth_unsorted,
-            "You sort the errors, but not the truth. Both have to be in the same order.",
-            "truth[order].",
+            "You sort the errors, but not `truth`. Both have to be in the same order.",
+            "Write truth[order].",
         ),
     ],
 )
