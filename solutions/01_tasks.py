@@ -148,20 +148,22 @@ def semantic_from_instances(masks, labels):
 check(semantic_from_instances)
 
 # %% [markdown] name="paint_figure_text"
-# For the next figure the masks of the street were dilated by a few pixels, so that they overlap like the masks of a
+# For the next figure the masks of another street were dilated by a few pixels, so that they overlap like the masks of a
 # detector. The lower the bottom edge of an object is in the image, the nearer the object is to the camera. The left
 # panel paints the nearest objects last, which is the correct order. The right panel uses the opposite order. Compare
-# the two panels where objects overlap: in the right panel, objects far from the camera cover objects in front of them.
+# the two panels where objects of different classes overlap: in the right panel, a car far from the camera covers the
+# person in front of it.
 
 # %% name="paint_figure" role="show"
-dilated = torch.nn.functional.max_pool2d(scene["masks"].float(), 13, stride=1, padding=6) > 0
-order = scene["boxes"][:, 3].argsort()
+street = draw_street((1, 15), SIZE)
+dilated = torch.nn.functional.max_pool2d(street["masks"].float(), 13, stride=1, padding=6) > 0
+order = street["boxes"][:, 3].argsort()
 paint = use(semantic_from_instances)
-maps = [torch.as_tensor(paint(dilated[o], scene["labels"][o])) for o in (order, order.flip(0))]
+maps = [torch.as_tensor(paint(dilated[o], street["labels"][o])) for o in (order, order.flip(0))]
 fig, axes = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
 for ax, class_map, title in zip(axes, maps, ("nearest last", "nearest first")):
     shown = torch.where(class_map > 0, class_map - THINGS[0] + 1, 0)
-    ax.imshow(overlay(scene["image"], shown, opacity=0.6))
+    ax.imshow(overlay(street["image"], shown, opacity=0.6))
     ax.set_title(title, fontsize=10)
     ax.set_axis_off()
 changed = int((maps[0] != maps[1]).sum())
@@ -302,7 +304,7 @@ check(count_things)
 # - Left: the ground truth, with its void borders. The borders separate thin parts of objects from the rest, and an
 #   object that is partly hidden can be split. The count is then too large.
 # - Right: every void pixel has the class of the nearest labelled pixel, as in a prediction, which never contains void.
-#   Things of one class that touch merge. The count is then too small.
+#   Things of one class that touch merge, so the count is mostly too small.
 #
 # Counting things from a class map is therefore unreliable. Instance segmentation solves this problem.
 
@@ -525,39 +527,51 @@ if SCALE == "gpu":
 # overlapping objects?
 #
 # <details><summary>Answer</summary>
+#
 # Only the stack of masks. The other three have a single value per pixel.
+#
 # </details>
 #
 # **2.** Find the error: "PASCAL VOC is for semantic segmentation only, as it has no instances."
 #
 # <details><summary>Answer</summary>
+#
 # VOC 2012 also provides SegmentationObject: maps that number the objects in the same images.
+#
 # </details>
 #
 # **3.** Find the error: "Cityscapes: 5,000 images with 20,000 annotations of 30 classes."
 #
 # <details><summary>Answer</summary>
+#
 # 5,000 images are finely annotated, and another 20,000 images are coarsely annotated. 30 classes are defined, but only
 # 19 are scored.
+#
 # </details>
 #
 # **4.** A bus divides a road into two separate regions. How many segments of class road does the panoptic map contain?
 #
 # <details><summary>Answer</summary>
+#
 # One. All pixels of a stuff class form one segment, however many connected components they have.
+#
 # </details>
 #
 # **5.** Your loss treats void pixels as class 0. What does the network learn?
 #
 # <details><summary>Answer</summary>
+#
 # It learns to predict class 0 along the outline of every object, because that is where the void pixels are. The metric
 # ignores these pixels, so you may not even notice the mistake.
+#
 # </details>
 #
 # **6.** The counts of a mask of 3 by 4 pixels are [0, 12]. What are the counts of the inverted mask?
 #
 # <details><summary>Answer</summary>
+#
 # [12]. The given mask is full, so the inverted mask is empty: a single run of 12 zeros.
+#
 # </details>
 
 # %% [markdown] name="next"

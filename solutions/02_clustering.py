@@ -667,48 +667,60 @@ for kind, values in rand_indices.items():
 # good, and which threshold does Otsu's method with 256 bins give?
 #
 # <details><summary>Answer</summary>
+#
 # All of them, because every split gives the same two groups. The first split is chosen, so the threshold is the centre
 # of the first bin, 1/512.
+#
 # </details>
 #
 # **2.** Find the error: "k-means finds the best k clusters."
 #
 # <details><summary>Answer</summary>
+#
 # k-means converges to a local minimum, which depends on the first centres. Run it from several starts and keep the
 # result with the smallest inertia. Moreover, you have to choose k yourself: the minimum inertia decreases with every
 # additional centre, so it does not show which k is right.
+#
 # </details>
 #
 # **3.** Colours range from 0 to 255 instead of from 0 to 1. By which factor must you multiply the weight of the
 # position to get the same clusters?
 #
 # <details><summary>Answer</summary>
+#
 # By 255. Only the ratio matters: if all features are multiplied by the same factor, the nearest centre of every point
 # stays the same.
+#
 # </details>
 #
 # **4.** You have 20 patches with 384 features each. How many principal components can have a variance larger than 0?
 #
 # <details><summary>Answer</summary>
+#
 # 19. After you subtract their mean, 20 points span at most 19 dimensions.
+#
 # </details>
 #
 # **5.** Find the error: "The minimum cut of a graph is a good segmentation, since it removes the weakest edges."
 #
 # <details><summary>Answer</summary>
+#
 # The minimum cut minimises the sum of the removed weights, not the strength of each edge. A single pixel has few
 # edges, so separating it is inexpensive even if these edges are strong. The normalised cut divides by the total weight
 # of the edges of each side. For a single pixel nearly all of this weight is cut, so its fraction is close to 1.
+#
 # </details>
 #
 # **6.** A cell is not round but long, with a slight waist. What does the watershed of its distance map do, and how can
 # you prevent it?
 #
 # <details><summary>Answer</summary>
+#
 # The distance has two local maxima, so the watershed splits the cell at its waist. A larger `min_distance` keeps only
 # one of the maxima. A `min_distance` that is too large, however, leaves small cells without a marker, so that they
 # merge with their neighbours. No single value suits both long cells and small cells. In chapter 9, a network predicts
 # what distinguishes the two cases.
+#
 # </details>
 
 # %% [markdown] name="next"

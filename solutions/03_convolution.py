@@ -631,7 +631,9 @@ print(f"  {'your loops':<11}{speed(your_loops, images[:1, :4, :16, :16], weight[
 # **1.** Find the error: "$H_{out} = (H - K + 2P)/S + 1$."
 #
 # <details><summary>Answer</summary>
+#
 # The rounding down and the dilation are missing. With K = 3, S = 2, P = 1, the formula gives 4.5 for 8 pixels.
+#
 # </details>
 #
 # **2.** Find the error in this statement from a textbook. Apply a convolution f to X, which gives Y = f(X), and let g
@@ -639,40 +641,50 @@ print(f"  {'your loops':<11}{speed(your_loops, images[:1, :4, :16, :16], weight[
 # X."
 #
 # <details><summary>Answer</summary>
+#
 # This is true only if the rounding in f discards nothing. With K = 3, S = 2, P = 1, an X of 8 pixels gives a Y of 4
 # pixels, and g(Y) has 7. An output padding of 1 corrects this.
+#
 # </details>
 #
 # **3.** Find the error: "Atrous, dilated, transposed and fractionally strided convolution are four names of one
 # operation."
 #
 # <details><summary>Answer</summary>
+#
 # They are names of two operations. An atrous convolution is a dilated convolution: the zeros are in the kernel, and
 # the resolution stays the same. A transposed convolution is a fractionally strided convolution: the zeros are in the
 # input, and the resolution increases.
+#
 # </details>
 #
 # **4.** Find the error: "FCN turns VGG's three fully connected layers into 1-D convolutions."
 #
 # <details><summary>Answer</summary>
+#
 # The convolutions are 2-D. The input of the first fully connected layer is a map of 7x7, so the layer becomes a 7x7
 # convolution. The other two layers become 1x1 convolutions.
+#
 # </details>
 #
 # **5.** A decoder upsamples by transposed convolutions with kernel size 3 and stride 2, and its outputs show a fine
 # grid. What is the reason, and what helps?
 #
 # <details><summary>Answer</summary>
+#
 # The patches overlap unevenly: 1, 2 or 4 patches add up at a pixel. Two remedies avoid the uneven overlap: a kernel
 # size that is a multiple of the stride, or resizing followed by a convolution.
+#
 # </details>
 #
 # **6.** You add a 3x3 convolution with stride 1 either before or after a pooling by 2. By how much does it enlarge the
 # receptive field in each case?
 #
 # <details><summary>Answer</summary>
+#
 # Before the pooling, by 2 pixels. After the pooling, by 4 pixels, because neighbouring pixels of the pooled map are
 # two image pixels apart.
+#
 # </details>
 
 # %% [markdown] name="next"

@@ -612,38 +612,48 @@ if SCALE == "gpu":
 # What are the pixel accuracy and the mean IoU?
 #
 # <details><summary>Answer</summary>
+#
 # The accuracy is 0.97. The IoU of the background is 97/100, and the IoU of the other class is 0/3, so the mean IoU is
 # 0.485.
+#
 # </details>
 #
 # **2.** Find the error: "Dice and IoU rank images in the same order, so they rank models in the same order."
 #
 # <details><summary>Answer</summary>
+#
 # The first part is true, because D = 2J/(1+J) increases with J. The conclusion is wrong, because models are ranked by
 # a mean over images. Model A with J = 0.5 on both of two images has the mean IoU 0.5 and the mean Dice 0.667. Model B
 # with J = 0.1 and 0.91 has the larger mean IoU, 0.505, but the smaller mean Dice, 0.567.
+#
 # </details>
 #
 # **3.** A class occurs in no image of the test set, but your model predicts it at 12 pixels. What is its IoU, and does
 # it count in the mean?
 #
 # <details><summary>Answer</summary>
+#
 # Its IoU is 0/12 = 0, and it counts. Only a class that occurs neither in the ground truth nor in the prediction is
 # excluded.
+#
 # </details>
 #
 # **4.** A small box lies completely inside a large box. Compare their IoU with their GIoU.
 #
 # <details><summary>Answer</summary>
+#
 # They are equal. Both the enclosing box and the union are the large box, so no part of the enclosing box is uncovered.
+#
 # </details>
 #
 # **5.** Why can a network learn from the loss L1 + (1 - IoU), but not from 1 - IoU alone, when the boxes do not
 # overlap?
 #
 # <details><summary>Answer</summary>
+#
 # L1 has a non-zero gradient at any distance, and this gradient moves the four coordinates towards the goal. As soon as
 # the boxes overlap, the IoU term measures the error relative to the size of the boxes.
+#
 # </details>
 
 # %% [markdown] name="next"

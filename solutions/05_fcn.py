@@ -547,6 +547,7 @@ show(
 # Finer scores have a higher upper bound. But the layers that compute them have small receptive fields, so their
 # features carry little information about classes. The authors of the paper observed diminishing returns: adding the
 # scores of stride 8 improved the results less than adding those of stride 16.
+#
 # </details>
 
 # %% name="widget" role="widget"
@@ -563,8 +564,8 @@ explorer()
 # order, for the same number of iterations. They differ only in how many finer layers contribute scores. Your
 # `joint_augment` flips about half of the images, and your `pixel_ce` is the loss.
 #
-# On a CPU there is time for only a few seconds of training per network. The streets are therefore simple: the sun
-# shines, and every surface has its typical colour (`variety` 0).
+# On a CPU there is time for only a few seconds of training per network. The streets are therefore simple: none is dark
+# or misty, and surfaces such as road and water always have their usual colour (`variety` 0).
 #
 # On a GPU the networks learn to separate cats and dogs from the background, in photographs of
 # [Oxford-IIIT Pet](https://www.robots.ox.ac.uk/~vgg/data/pets/). Pixels along the outline of an animal are void. The
@@ -648,9 +649,9 @@ for stride in (32, 16, 8):
 # %% [markdown] name="table_text"
 # The column "frequent" is a simple baseline: at each pixel it predicts the class that is most frequent at this
 # position in the training images. The columns "bound" are not predictions of a network but approximate upper bounds.
-# They use scores computed from the ground truth, as the widget does, so a network can exceed them for some classes. For
-# which classes is a network farthest below its bound? (On photographs we have run these cells only on a CPU, for a few
-# iterations and without the weights of ImageNet.)
+# They use scores computed from the ground truth, as the widget does, so a network can exceed them for some classes, and
+# even in the mean. For which classes is a network farthest below its bound? (On photographs we have run these cells only
+# on a CPU, for a few iterations and without the weights of ImageNet.)
 
 # %% name="train_table" role="train"
 from segedu.metrics.semantic import iou_per_class
@@ -743,46 +744,58 @@ if VOC:
 # layer have as a convolution?**
 #
 # <details><summary>Answer</summary>
+#
 # 7x7, 1x1 and 1x1. Often all three are called "1x1 convolutions", which is wrong for the first one.
+#
 # </details>
 #
 # **2. A network was trained on images of 224 x 224 pixels. It has five poolings by 2 and then a 7x7 convolution without
 # padding; all other layers keep the size. How many scores per class does it compute for an image of 320 x 320 pixels?**
 #
 # <details><summary>Answer</summary>
+#
 # The last feature map has 320 / 32 = 10 rows and columns. A 7x7 kernel has 10 - 7 + 1 = 4 positions along each axis, so
 # there are 4 x 4 scores per class. The weights do not change.
+#
 # </details>
 #
 # **3. Why does FCN-8s add its skips, while the U-Net concatenates them?**
 #
 # <details><summary>Answer</summary>
+#
 # The skips of FCN are scores of the same classes, so adding them combines several predictions. The skips of the U-Net
 # are features without a fixed meaning, and the next convolution learns how to combine them.
+#
 # </details>
 #
 # **4. SegNet stores indices, and the U-Net stores features. Which information about a 2x2 window does each of them
 # store? Is there information that only the indices contain?**
 #
 # <details><summary>Answer</summary>
+#
 # An index stores only the position of the maximum, in 2 bits, and no value of any of the four pixels. The features are
 # the values of all four pixels. There is no information that only the indices contain, because the features determine
 # the position of the maximum. The disadvantage of the features is that they need more memory.
+#
 # </details>
 #
 # **5. In a batch, half of all pixels are void. Your code divides the sum of the losses by the number of all pixels.
 # What happens?**
 #
 # <details><summary>Answer</summary>
+#
 # The loss and all gradients are half as large as they should be. The factor depends on the number of void pixels, so it
 # differs from batch to batch, as if the learning rate changed from batch to batch.
+#
 # </details>
 #
 # **6. Find the error: "A deconvolution undoes a convolution."**
 #
 # <details><summary>Answer</summary>
+#
 # A deconvolution, or transposed convolution, restores only the size. It adds weighted copies of its kernel, and the
 # information that convolutions and poolings have discarded remains lost. This is why FCN needs its skip connections.
+#
 # </details>
 
 # %% [markdown] name="next"

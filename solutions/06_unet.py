@@ -348,11 +348,11 @@ check(build_unet)
 
 # %% name="build_unet_figure" role="show"
 torch.manual_seed(0)
-image = torch.rand(1, 1, 64, 64)
+image = torch.rand(1, 1, 128, 128)
 fig, axes = plt.subplots(1, 3, figsize=(8.4, 3))
 for axis, depth in zip(axes, (1, 2, 3)):
     net, x = use(build_unet)(1, 2, 8, depth), image.clone().requires_grad_()
-    net(x)[0, :, 32, 32].sum().backward()
+    net(x)[0, :, 64, 64].sum().backward()
     seen = int((x.grad != 0).any(dim=3).sum())
     axis.imshow(torch.log10(x.grad[0, 0].abs() + 1e-12), cmap="cividis", vmin=-9, vmax=-1)
     axis.set(title=f"depth {depth}: {seen} rows", xticks=[], yticks=[])
@@ -630,9 +630,9 @@ for name, build in (("with skips", use(build_unet)), ("without skips", without_s
     print(f"{name}: mean IoU {scores[name]:.3f} on {sum(len(part) for part, _ in val)} new images, scale {SCALE}")
 
 # %% [markdown] name="train_after"
-# What do the skips contribute? Compare the outlines in the figures below. Both networks detect the cells, but only the
-# network with skips locates their outlines accurately. The first row of the table is a baseline from chapter 2: smooth
-# the image, and then apply Otsu's threshold.
+# What do the skips contribute? Compare the outlines in the figures below. Both networks find most of the cells, but
+# only the network with skips follows most of their outlines accurately. The first row of the table is a baseline from
+# chapter 2: smooth the image, and then apply Otsu's threshold.
 #
 # A single run proves little. With three seeds on synthetic images we measured a mean IoU of 0.86 to 0.89 with skips, of
 # 0.76 to 0.82 without skips, and of 0.74 for Otsu's threshold. On real images we have
@@ -774,42 +774,54 @@ if PETS:
 # **1. The image of the paper has 572 pixels per side. Which is the next larger legal size?**
 #
 # <details><summary>Answer</summary>
+#
 # The next larger legal size is 588. At depth 4, legal sizes are 16 pixels apart: the size at the bottom of the U
 # changes in steps of 1, and each of the four poolings doubles this step in the image.
+#
 # </details>
 #
 # **2. You pad the convolutions of a U-Net of depth 4, and keep images of 572 pixels per side. Is this size legal?**
 #
 # <details><summary>Answer</summary>
+#
 # No. With padding only the poolings and up-convolutions change the size, so it has to be divisible by 16, and 572 =
 # 35.75 x 16.
+#
 # </details>
 #
 # **3. The network without skips has as many parameters as the network with skips. Why is it worse?**
 #
 # <details><summary>Answer</summary>
+#
 # All information from the image to the logits passes through all poolings of the network. The poolings discard the
 # exact positions of the outlines, and no number of parameters can recover these positions.
+#
 # </details>
 #
 # **4. Why does the weight map use two distances and not one?**
 #
 # <details><summary>Answer</summary>
+#
 # With one distance, every cell would get a rim of large weights. The sum of two distances is small only between two
 # cells.
+#
 # </details>
 #
 # **5. Find the error: "The contracting path of the U-Net is an existing classification network."**
 #
 # <details><summary>Answer</summary>
+#
 # The U-Net of the paper is trained from scratch. Encoders taken from classification networks came later.
+#
 # </details>
 #
 # **6. Suppose that each tile is padded with zeros instead of overlapping its neighbours. Where do seams appear?**
 #
 # <details><summary>Answer</summary>
+#
 # Along every edge between two tiles, and not only at the border of the image: next to these edges the network sees
 # zeros, which are not in the image.
+#
 # </details>
 
 # %% [markdown] name="next"

@@ -170,7 +170,7 @@ def weighted_ce(logits, target, pixel_counts, ignore_index):
 check(weighted_ce)
 
 # %% [markdown] name="scene_text"
-# The images of this lab are synthetic. They show small nuclei in a noisy background, and the nuclei cover about 2 % of
+# The images of this lab are synthetic. They show small nuclei in a noisy background, and the nuclei cover 2 to 3 % of
 # the pixels. Consider an untrained network that predicts $p = 0.5$ everywhere. The bars show what fraction of its loss
 # comes from each class. Without weights, nearly all of the loss comes from the background. With weights, each class
 # contributes one half.
@@ -517,7 +517,7 @@ explorer()
 # %% [markdown] name="train_text"
 # ## Train with them
 #
-# The same small U-Net is trained with five losses. The images, with about 2 % foreground, the number of iterations and
+# The same small U-Net is trained with five losses. The images, with 2 to 3 % foreground, the number of iterations and
 # the learning rate are the same each time. Only the loss differs.
 
 # %% name="train_parts" role="train"
@@ -639,42 +639,54 @@ show(
 # cross-entropy and of $L_2$ with respect to the logit?
 #
 # <details><summary>Answer</summary>
+#
 # Their absolute values are 1 - p = 0.999 for cross-entropy and 2 (1 - p) p (1 - p) = 0.002 for L2. The more confident
 # and wrong the network is, the smaller the gradient of L2.
+#
 # </details>
 #
 # **2.** Find the error: "The Dice loss is $1 - (2 y p + 1)/(y + p + 1)$, averaged over pixels."
 #
 # <details><summary>Answer</summary>
+#
 # The sums are missing: $1 - (2 \sum y p + 1)/(\sum y + \sum p + 1)$, computed once for each image and class.
+#
 # </details>
 #
 # **3.** Find the error: "The focal loss increases the weight of rare classes."
 #
 # <details><summary>Answer</summary>
+#
 # The factor $(1 - p_t)^\gamma$ reduces the loss of easy pixels of any class. The classes are balanced by $\alpha$.
+#
 # </details>
 #
 # **4.** Find the error: "The + 1 in the Dice loss only serves numerical stability."
 #
 # <details><summary>Answer</summary>
+#
 # It also reduces the loss of small objects. Missing an object of 1 pixel costs 0.50, and missing one of 100 pixels
 # costs 0.99.
+#
 # </details>
 #
 # **5.** You multiply all class weights by 10. What changes in the loss of exercise 2, and what changes in a loss that
 # divides the weighted sum by the number of pixels?
 #
 # <details><summary>Answer</summary>
+#
 # The loss of exercise 2 does not change, because it divides by the sum of the weights. The other loss and its gradient
 # become 10 times as large.
+#
 # </details>
 #
 # **6.** Find the error: "GIoU is defined for bounding boxes only."
 #
 # <details><summary>Answer</summary>
+#
 # The paper defines GIoU for arbitrary convex shapes. Only the closed form of its areas is specific to axis-aligned
 # boxes.
+#
 # </details>
 
 # %% [markdown] name="next"

@@ -665,22 +665,28 @@ for label, row in enumerate(counts):
 # **1.** Find the error: "Atrous convolution, also called transposed or fractionally strided convolution, ..."
 #
 # <details><summary>Answer</summary>
+#
 # Atrous convolution is dilated convolution: it has gaps between the taps of the kernel, and the map keeps its size.
 # Transposed and fractionally strided convolution are two names of another operation: zeros are inserted between the
 # pixels of the map, which becomes larger.
+#
 # </details>
 #
 # **2.** A map has 2,048 channels. How many channels does the result of PSPNet's pyramid pooling with grids 1, 2, 3 and
 # 6 have?
 #
 # <details><summary>Answer</summary>
+#
 # 2,048 + 4 x 512 = 4,096: the map itself, and four levels, each with a quarter of its channels.
+#
 # </details>
 #
 # **3.** Find the error: "DeepLab works without downsampling."
 #
 # <details><summary>Answer</summary>
+#
 # An output stride of 8 or 16 remains. At output stride 1 the last maps would have 64 times as many pixels as at 8.
+#
 # </details>
 #
 # **4.** A network of output stride 32, whose last layer has stride 1, is converted to output stride 8. Which dilation
@@ -688,22 +694,28 @@ for label, row in enumerate(counts):
 # removed?
 #
 # <details><summary>Answer</summary>
+#
 # The last layer has dilation 4, because two strides of 2 are removed before it. The layer whose stride is removed first
 # keeps dilation 1, because the map that it reads is as dense as before.
+#
 # </details>
 #
 # **5.** Find the error: "DeepLab v3 adds a decoder."
 #
 # <details><summary>Answer</summary>
+#
 # DeepLab v3 adds the image feature and batch normalisation to ASPP, and upsamples its logits bilinearly at the end. The
 # decoder is new in v3+.
+#
 # </details>
 #
 # **6.** ASPP has a branch with rate 18. Why does it need the image feature as well?
 #
 # <details><summary>Answer</summary>
+#
 # On a map that is not much larger than the rate, most taps of the 3x3 kernel lie outside the map, where the values are
 # zero. The branch then acts like a 1x1 convolution. The mean over the map provides context at any size of the map.
+#
 # </details>
 
 # %% [markdown] name="next"

@@ -279,9 +279,9 @@ check(star_distances)
 
 # %% [markdown] name="star_distances_after"
 # How well does a single pixel describe its cell? The first panel shows the distances along ray 0 for all cells. The
-# other two panels show one cell with the polygons of three of its pixels, with 8 rays and with 32 rays. The polygon of
-# the pixel in the middle fits the cell best. The polygon of a pixel near the edge fits badly, because long straight
-# sides join the corners that are far from this pixel.
+# other two panels show one cell with the polygons of three of its pixels, with 8 rays and with 32 rays. With 8 rays,
+# compare the polygon of the pixel in the middle with those of pixels near the edge: where the corners are far from the
+# pixel, long straight sides join them. With 32 rays the polygons differ less.
 #
 # StarDist therefore also predicts an **object probability** for each pixel. Its target is the distance from the pixel
 # to the nearest pixel outside its cell, divided by the largest such distance in the cell. Polygons are ranked by this
@@ -642,9 +642,9 @@ show(
 # The explorer shows the same process for other scenes. Its particles start at all pixels of the cells, and the plot
 # shows at how many different positions they are after each number of steps. Drag the pixel in the first panel to follow
 # the path of a single particle. How many steps does the bent cell need until all its particles are at one position? How
-# many do the round cells need until the number of positions no longer changes? (It stays at 4 for 3 cells, because the
-# particles of one cell end at two neighbouring positions. This is why the grouping has to tolerate small distances.)
-# Which cells would you get after too few steps?
+# many do the round cells need until the number of positions no longer changes? (It can stay larger than the number of
+# cells: then the particles of one cell end at two neighbouring positions. This is why the grouping has to tolerate
+# small distances.) Which cells would you get after too few steps?
 
 # %% name="widget_flows" role="widget"
 from segedu.teaching.widgets.flows import explorer
@@ -945,43 +945,55 @@ show(
 # border between touching cells anyway." When is this true?
 #
 # <details><summary>Answer</summary>
+#
 # It is true if the foreground has a neck between the cells. At a neck the distance is smaller than in the middle of
 # both cells. Cells that touch along a long side have no neck, and their distances form a single hill.
+#
 # </details>
 #
 # **2.** Why does StarDist's NMS divide by the smaller area and not by the union?
 #
 # <details><summary>Answer</summary>
+#
 # The polygon of a pixel near the edge is often a small polygon inside the correct one. Its IoU with the correct polygon
 # may be low, so it would be kept as a second cell. Its overlap relative to the smaller area is 1, so it is suppressed.
+#
 # </details>
 #
 # **3.** Find the error: "With enough rays, StarDist describes every shape."
 #
 # <details><summary>Answer</summary>
+#
 # A ray stops at the first edge. From the pixel, the part of a cell that lies around a bend is not visible, however many
 # rays there are. The shape has to be star-convex.
+#
 # </details>
 #
 # **4.** Why does Cellpose not let pixels flow straight to the mean of their cell?
 #
 # <details><summary>Answer</summary>
+#
 # The mean of a bent cell may lie outside the cell, or even in another cell. The straight path then leaves the cell, and
 # the network cannot infer its direction from the surroundings of the pixel. Heat spreads only inside the cell.
+#
 # </details>
 #
 # **5.** All vectors of a flow have length 1. What would be lost if a network predicted the gradient of the heat itself?
 #
 # <details><summary>Answer</summary>
+#
 # Far from the source the gradient is tiny. An error there would hardly change the loss, and pixels at the tips of a
 # cell would hardly move. Decoding needs only the direction.
+#
 # </details>
 #
 # **6.** The network predicts a wrong vector at a background pixel, and this vector points into a cell. What happens?
 #
 # <details><summary>Answer</summary>
+#
 # Nothing happens. Only foreground pixels are particles, and in the background the flow counts as 0. A pixel that is
 # wrongly predicted as foreground, however, would drift along the flow and become part of that cell.
+#
 # </details>
 
 # %% [markdown] name="next"

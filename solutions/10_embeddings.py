@@ -733,46 +733,58 @@ show(
 # **1.** An object is a ring. Where is its centre, and can its pixels point at it?
 #
 # <details><summary>Answer</summary>
+#
 # The centre lies in the hole. The pixels can point at it, because an embedding can be any position, inside or outside
 # the object. Only the start pixel of the clustering has to lie on the object, and it points at the centre like all the
 # others.
+#
 # </details>
 #
 # **2.** Find the error: "Sigma is the width of the noise of the offsets, so it should be as small as possible."
 #
 # <details><summary>Answer</summary>
+#
 # A Gaussian that is too narrow misses pixels of its own cell. Sigma is learned together with the offsets so that the
 # resulting mask has the best IoU. Where offsets are less precise, sigma becomes larger.
+#
 # </details>
 #
 # **3.** The Gaussian is 1/2 at a distance of 5.9 pixels from the centre. How large is sigma?
 #
 # <details><summary>Answer</summary>
+#
 # 5.9 / 1.18 = 5 pixels.
+#
 # </details>
 #
 # **4.** Why does the clustering start with the *best* seed, and not in reading order?
 #
 # <details><summary>Answer</summary>
+#
 # The pixel with the best seed points most precisely at the centre, so the Gaussian around its embedding contains the
 # whole object. In reading order, a pixel at the rim would start, and its offset may be wrong. Its Gaussian might
 # contain only half of the cell, and the other half would become a second object.
+#
 # </details>
 #
 # **5.** In the pull and push loss, what happens if $\delta_{\text{push}} < \delta_{\text{pull}}$?
 #
 # <details><summary>Answer</summary>
+#
 # Even if the loss is 0, the means may be less than twice the pull margin apart, so the circles of two objects may
 # overlap. A vector in both circles could belong to either object. With a push margin of more than twice the pull
 # margin, as in the paper (1.5 and 0.5), a loss of 0 means that each vector is nearer to all vectors of its own object
 # than to those of any other.
+#
 # </details>
 #
 # **6.** Find the error: "With affinities to the direct neighbours, each wrong prediction affects only one pixel."
 #
 # <details><summary>Answer</summary>
+#
 # If objects are the connected components, a single wrong 1 between two cells can merge them. Distant offsets, and a
 # clustering that considers all affinities, make the result more robust.
+#
 # </details>
 
 # %% [markdown] name="next"

@@ -1079,47 +1079,59 @@ show(
 # **1.** Why are anchors with an IoU of 0.5 neither object nor background?
 #
 # <details><summary>Answer</summary>
+#
 # Such an anchor contains a large part of an object, but does not fit it. If the anchor were labelled object, the
 # network would learn that a part of an object is enough. If the anchor were labelled background, the network would
 # learn that a part of an object is background. The loss ignores these anchors, so the network may predict anything for
 # them.
+#
 # </details>
 #
 # **2.** Find the error: "Faster R-CNN is faster than Fast R-CNN because its classifier is smaller."
 #
 # <details><summary>Answer</summary>
+#
 # The head is the same. The proposals of Faster R-CNN take almost no time, because a small network computes them from
 # features that are needed anyway. Selective search took most of the time of Fast R-CNN.
+#
 # </details>
 #
 # **3.** An anchor is (10, 10, 30, 20). Which box has the deltas (0.5, 0, log 2, 0)?
 #
 # <details><summary>Answer</summary>
+#
 # The centre (20, 15) is shifted by half of the width 20, to (30, 15). The width is 40 and the height 10, so the box is
 # (10, 10, 50, 20).
+#
 # </details>
 #
 # **4.** Two people stand so close that their boxes have an IoU of 0.6. The network detects both of them with exact
 # boxes. What does non-maximum suppression with a threshold of 0.5 do?
 #
 # <details><summary>Answer</summary>
+#
 # It removes the detection with the lower score. A higher threshold would keep both, but also duplicates elsewhere.
 # Chapter 12 shows an alternative without suppression: the network is trained with a one-to-one matching of predictions
 # and objects.
+#
 # </details>
 #
 # **5.** To which levels of the paper's pyramid do boxes of 60 x 60, 300 x 300 and 20 x 2000 pixels belong?
 #
 # <details><summary>Answer</summary>
+#
 # For the first box, $4 + \log_2(60/224) = 2.1$, so level 2. For the second, the value is $4.4$, so level 4. For the
 # third, the square root of the area is 200 and the value is $3.8$, so level 3.
+#
 # </details>
 #
 # **6.** Find the error: "FPN concatenates the levels, so that the finest one holds all features."
 #
 # <details><summary>Answer</summary>
+#
 # FPN adds the levels, after 1x1 convolutions have brought all of them to the same number of channels. In addition, FPN
 # passes features only from coarse to fine; only the backbone goes from fine to coarse.
+#
 # </details>
 
 # %% [markdown] name="next"

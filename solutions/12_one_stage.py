@@ -985,48 +985,60 @@ show(fig, alt="Four new images: above with their ground-truth boxes, below with 
 # **1.** "The output of YOLO with 19 x 19 cells, 5 boxes and 20 classes has the shape 19 x 19 x 45." Is this correct?
 #
 # <details><summary>Answer</summary>
+#
 # It is correct for the convention of YOLOv1, where the boxes of a cell share the class scores: 5 · 5 + 20 = 45. Since
 # YOLOv2, each anchor has its own class scores: 5 · (5 + 20) = 125. Without the convention, the statement is neither
 # correct nor wrong. (With a background class it would be 130, but YOLO has none.)
+#
 # </details>
 #
 # **2.** A cell of YOLOv1 has two boxes. Can the cell detect both a rider and the horse if both centres lie in it?
 #
 # <details><summary>Answer</summary>
+#
 # No. The two boxes share one vector of class scores, and the target of the cell contains only one object. The purpose
 # of the second box is that the boxes can specialise in shapes: the box that fits the object better is trained on it.
+#
 # </details>
 #
 # **3.** Find the error: "The focal loss gives rare classes a larger weight."
 #
 # <details><summary>Answer</summary>
+#
 # The focal loss lowers the weight of *easy* examples, whatever their class. If classes have different weights, these
 # are a separate factor, α.
+#
 # </details>
 #
 # **4.** A student forgets the `permute` in `decode_ssd`, and makes the same error in the training code. Does the
 # network learn?
 #
 # <details><summary>Answer</summary>
+#
 # It learns badly. Each channel of the convolution now has to predict deltas for anchors of several shapes and at
 # several other locations, although it is computed from the features around one location. If the `permute` is missing
 # in detection only, all boxes are wrong.
+#
 # </details>
 #
 # **5.** Why does an unmatched query add no cost to the matching, although it adds a term to the loss?
 #
 # <details><summary>Answer</summary>
+#
 # The matching selects the best query for each object. A query that currently predicts "no object" must still be
 # available for an object that it fits best, because early in training nearly all queries predict "no object". The loss
 # then trains the unmatched queries to predict "no object".
+#
 # </details>
 #
 # **6.** A network with 100,000 anchors is initialised with a prior of 0.01. If you interpret its initial outputs as
 # probabilities, how many anchors with an object of a given class does it predict, on average?
 #
 # <details><summary>Answer</summary>
+#
 # $0.01 \cdot 100{,}000 = 1000$. This is still far too many, but 50 times fewer than with a prior of 1/2. The prior does
 # not solve the problem, but training starts from a better point.
+#
 # </details>
 
 # %% [markdown] name="next"

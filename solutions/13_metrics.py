@@ -478,6 +478,7 @@ show(fig, alt=f"Two grids of segment ids. Ground truth {target.tolist()}, 0 is v
 #
 # Means: PQ = (4/5 + 3/8)/2 = 0.5875, SQ = 0.775, RQ = 0.75. The product of the last two is 0.58125, which is not the
 # mean PQ.
+#
 # </details>
 
 
@@ -705,40 +706,50 @@ if SCALE == "gpu":
 # **1.** Find the error: "Our detector has 41.2 mAP; the 2015 paper had 70.0 mAP on VOC. We are far behind."
 #
 # <details><summary>Answer</summary>
+#
 # The definition of "mAP" is missing. VOC's mAP uses one IoU threshold, 0.5, and 11 points or the area. COCO's is the
 # mean over ten IoU thresholds with 101 points. The two numbers measure different things, on different images.
+#
 # </details>
 #
 # **2.** You delete all detections with a score below 0.3 before the evaluation. Can AP rise?
 #
 # <details><summary>Answer</summary>
+#
 # No. The points of the curve that belong to scores above the threshold stay the same, and the others are lost, so AP
 # stays the same or falls. For this reason, detectors are evaluated with a very low score threshold, and used with a
 # higher one.
+#
 # </details>
 #
 # **3.** Find the error: "PQ is the mean of SQ times RQ over all segments that overlap by at least one half."
 #
 # <details><summary>Answer</summary>
+#
 # There are two errors. The IoU must be *above* one half. And SQ and RQ are not computed for single segments but for
 # each class, so the mean is over classes. In addition, two rules are missing: void is removed from the unions, and a
 # class without a match has PQ 0.
+#
 # </details>
 #
 # **4.** A model detects every car, each with an IoU of 0.6. Another model detects 60 % of the cars with an IoU of 1.
 # Neither has false positives. What is the PQ of each?
 #
 # <details><summary>Answer</summary>
+#
 # The first model has SQ 0.6, RQ 1 and PQ 0.6. The second has SQ 1, RQ 0.6/(0.6 + 0.2) = 0.75 and PQ 0.75. A missed
 # object counts only one half in the denominator.
+#
 # </details>
 #
 # **5.** All scores of a detector are divided by 2. What happens to AP, and what happens to the precision at a score
 # threshold of 0.5?
 #
 # <details><summary>Answer</summary>
+#
 # AP depends only on the order of the detections, so it does not change. Fewer detections have a score above 0.5, so
 # the precision at this threshold can change. AP does not measure whether scores are good estimates of probabilities.
+#
 # </details>
 
 # %% [markdown] name="next"

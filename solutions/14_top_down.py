@@ -1013,40 +1013,50 @@ show(
 # **1.** Find the error: "RoIAlign is RoIPool with the average instead of the maximum."
 #
 # <details><summary>Answer</summary>
+#
 # The essential difference is the rounding. According to the paper, the maximum and the average work equally well in
 # RoIAlign. What matters is that neither the box nor its bins nor the points are rounded to whole cells.
+#
 # </details>
 #
 # **2.** A box is moved by 2 pixels, and the stride is 16. By how much does the box move on the feature map, and how
 # does the output of RoIPool change?
 #
 # <details><summary>Answer</summary>
+#
 # The box moves by 1/8 of a cell. The output of RoIPool does not change, unless the movement changes the cell to which
 # an edge of the box is rounded. Then the rounded edge moves by a whole cell, which is 16 pixels.
+#
 # </details>
 #
 # **3.** Find the error: "In training, the mask head predicts masks in the ground-truth boxes."
 #
 # <details><summary>Answer</summary>
+#
 # It predicts masks in the proposals whose IoU with an object is at least one half. The target is the ground-truth
 # mask, cropped to the proposal. At inference, the boxes are predictions and not exact either.
+#
 # </details>
 #
 # **4.** Why does the mask head have a channel per class, instead of one channel for all classes?
 #
 # <details><summary>Answer</summary>
+#
 # The classes then do not need to compete, and the head can learn separate shapes for people and for cars. But the
 # paper reports that one channel for all classes is nearly as good (29.7 against 30.3 mask AP). What matters is that
 # there is no softmax over the classes.
+#
 # </details>
 #
 # **5.** Two objects that look the same are side by side. Which of the four methods Mask R-CNN, YOLACT, CondInst and
 # SOLOv2 can separate them, and by what?
 #
 # <details><summary>Answer</summary>
+#
 # All of them. Mask R-CNN separates them by the box whose features it extracts. YOLACT separates them by the box to
 # which it crops the mask, and by prototypes that depend on the position. CondInst uses the two coordinate channels.
 # SOLOv2 predicts a different kernel for each cell of its grid, and its features contain coordinates.
+#
 # </details>
 #
 # **6.** Three masks have the same class; A has the highest score and C the lowest. The IoU of A and B is above the
@@ -1054,8 +1064,10 @@ show(
 # would Matrix NMS do without its denominator $f(w_i)$?
 #
 # <details><summary>Answer</summary>
+#
 # It would lower the score of C because of B, although B itself is a duplicate of A. The denominator reduces the effect
 # of B, because B overlaps a better mask.
+#
 # </details>
 
 # %% [markdown] name="next"

@@ -1048,49 +1048,61 @@ show(panels(pictures, columns=3, width=3), alt=alt)
 # **1.** Find the error: "In the merge of Panoptic FPN, things override stuff within their boxes."
 #
 # <details><summary>Answer</summary>
+#
 # Things override stuff only within their masks, and an instance takes only those pixels that no instance with a higher
 # score has taken.
+#
 # </details>
 #
 # **2.** What happens if $\lambda_s = 0$ in the loss of Panoptic FPN? And why is it not always best to set both
 # weights to 1?
 #
 # <details><summary>Answer</summary>
+#
 # With $\lambda_s = 0$, the semantic branch is never trained, so its predictions are meaningless. With both weights
 # equal to 1, the two parts of the loss have different magnitudes, and both train the same pyramid. The task with the
 # larger gradients may improve at the expense of the other.
+#
 # </details>
 #
 # **3.** A network has 20 queries. Can it distinguish 150 classes? Can it segment 25 people in one image?
 #
 # <details><summary>Answer</summary>
+#
 # It can distinguish 150 classes, because each query predicts probabilities of all classes. It cannot segment 25
 # people, because each query predicts only one mask.
+#
 # </details>
 #
 # **4.** You write the attention without the rule for empty masks. How does the error show in training?
 #
 # <details><summary>Answer</summary>
+#
 # If a mask is empty, the softmax over no location is `nan`, and so is the loss. If you replace
 # `nan` in the output with `nan_to_num`, the loss is finite, but the gradient with respect to the values is still
 # `nan`. Gradient clipping divides by the norm of all gradients, which is then `nan`, so after one iteration all weights
 # are `nan`.
+#
 # </details>
 #
 # **5.** No gradient flows through the attention mask. Why can the masks be trained nevertheless?
 #
 # <details><summary>Answer</summary>
+#
 # A threshold decides whether a location is inside the mask. The derivative of a threshold is zero almost everywhere, so
 # the attention mask gives no useful gradient anyway. The mask logits are trained by the loss of their own layer, which
 # compares them with the ground truth.
+#
 # </details>
 #
 # **6.** Find the error: "The argmax of the semantic scores and the panoptic map always agree on the class of a pixel."
 #
 # <details><summary>Answer</summary>
+#
 # They may disagree. The semantic score is a sum over all queries, while in the panoptic map each pixel belongs to one
 # segment. Two queries of one class with moderate confidence can together exceed a single query of another class with
 # high confidence.
+#
 # </details>
 
 # %% [markdown] name="next"

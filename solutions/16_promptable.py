@@ -1070,60 +1070,74 @@ show(fig, alt=f"An image with a click, and three masks predicted by {model_name}
 # **1.** Find the error: "The user moved the click, so the image had to be encoded again."
 #
 # <details><summary>Answer</summary>
+#
 # The image embedding does not depend on the click. Only the prompt encoder and the mask decoder run again. This is why
-# your cells encoded an image once and then used 256 clicks on it.
+# your cells encoded an image once and then used a grid of clicks on it.
+#
 # </details>
 #
 # **2.** Why are the frequencies of the prompt encoder never trained, but saved with the weights?
 #
 # <details><summary>Answer</summary>
+#
 # The frequencies were sampled once, and all other weights were trained with them. With other frequencies, the encoding
 # of every click would mean nothing to these weights.
+#
 # </details>
 #
 # **3.** Find the error: "In training, the mask with the highest predicted IoU is trained, because this is the mask that
 # the user sees."
 #
 # <details><summary>Answer</summary>
+#
 # The mask with the smallest loss is trained. At first the predicted IoUs are meaningless. If they decided which mask is
 # trained, a mask that is chosen by chance could be the only one that is ever trained. The predicted IoU selects the
 # mask only at inference, where there is no ground truth.
+#
 # </details>
 #
 # **4.** A mask has a stability of 1, and its actual IoU is 0.1. How is this possible?
 #
 # <details><summary>Answer</summary>
+#
 # A sharp edge is not always the edge of the object: a shadow or a stripe on a shirt has a sharp edge too. Stability
 # does not measure whether a mask fits an object.
+#
 # </details>
 #
 # **5.** A detector detects one object twice, with scores of 0.9 and 0.6. SAM predicts one mask of this object, and one
 # of its neighbour. What does your `label_by_detector` do with a low threshold?
 #
 # <details><summary>Answer</summary>
+#
 # The first detection takes the mask of the object. The second one takes the mask of the neighbour, if its IoU with the
 # box reaches the threshold, so the neighbour may get a wrong label. A higher threshold prevents this, and so does
 # non-maximum suppression of the detections.
+#
 # </details>
 #
 # **6.** A volume has 100 slices, 5 mm apart, and pixels of 1 mm. After resampling to 1 mm it has 500 slices. Does it
 # contain more information than before?
 #
 # <details><summary>Answer</summary>
+#
 # No. The ratio of the spacings is 5, which is more than 3, so each new slice is a copy of the nearest old slice, and
 # 400 of the 500 slices are duplicates. The labels of these slices are copies too, so a Dice computed on them is not the
 # Dice on the slices that were annotated. Therefore predictions are resampled back to the spacing of the scan before
 # they are evaluated.
+#
 # </details>
 #
 # **7.** Find the error: "The volume has 24 slices, 5 mm apart, and pixels of 1 mm. All three axes are pooled five
 # times, so that the network has a large receptive field."
 #
 # <details><summary>Answer</summary>
+#
 # After three poolings, only 3 of the 24 slices are left, so the depth cannot be pooled five times. Moreover, if all
 # axes are pooled equally, a 3 x 3 x 3 kernel of the first level covers 3 mm within a slice but 15 mm in depth, and
 # this ratio is the same at every level. The kernels then combine features that are far apart in depth. The thick axis
 # should wait.
+#
 # </details>
 
 # %% [markdown] name="next"

@@ -236,8 +236,8 @@ for i, why in zip(ranked, WORST_BECAUSE, strict=True):
 # between its two seeds. By Dice the threshold is not bad: it finds most foreground pixels, but it cannot separate
 # nuclei that touch. I expected that small and dim nuclei would be missed. Size does matter: most unmatched nuclei of
 # the ten worst images are cut by the border of the image, so that only a small part of them is visible. Some of them
-# are missed, and others are merged with their neighbours. Whether brightness matters remains open: only 4 of
-# the 13 unmatched nuclei are dimmer than average, and 13 are too few to tell. Two seeds are few. With 60
+# are missed, and others are merged with their neighbours. Whether brightness matters remains open: no more than half
+# of the unmatched nuclei are dimmer than average, and they are too few to tell. Two seeds are few. With 60
 # iterations instead of 100, one of the seeds learnt almost nothing, and with a single seed I could have missed that.
 # Next, I would train on crops that include the borders of the images, and measure on images that I have not used yet
 # whether the nuclei at the border are segmented.

@@ -20,8 +20,15 @@
   const fit = (formula) => {
     fitted.set(formula, formula.clientWidth);
     formula.style.fontSize = "";
-    const share = formula.clientWidth / formula.scrollWidth;
-    if (share < 1 && share >= SMALLEST) formula.style.fontSize = `${Math.floor(share * 1000) / 10}%`;
+    let size = 1;
+    while (formula.scrollWidth > formula.clientWidth) { /* again, because the width changes in steps of the font's ex */
+      size *= Math.min(formula.clientWidth / formula.scrollWidth, 0.99);
+      if (size < SMALLEST) {
+        formula.style.fontSize = "";
+        return;
+      }
+      formula.style.fontSize = `${Math.floor(size * 1000) / 10}%`;
+    }
   };
 
   /* Content that is wider than its frame scrolls in it. Only then can a keyboard reach the frame. */

@@ -48,6 +48,14 @@ HINTED = """() => [...document.querySelectorAll('.pst-scrollable-table-container
     .filter(f => f.checkVisibility() && f.scrollWidth > f.clientWidth + 1)
     .map(f => f.querySelector('table') ? f.previousElementSibling : (f.closest('div.math') ?? f).nextElementSibling)
     .map(line => line?.textContent ?? '')"""
+# For each formula whether it is set smaller, whether it scrolls, and whether it would fit at the smallest size.
+SIZES = """() => [...document.querySelectorAll('.bd-article mjx-container[display]')].map(f => {
+    const size = f.style.fontSize, seen = [size !== '', f.scrollWidth > f.clientWidth];
+    f.style.fontSize = '80%';
+    seen.push(f.scrollWidth <= f.clientWidth);
+    f.style.fontSize = size;
+    return seen;
+})"""
 # matplotlib writes the text of an SVG as outlines of 100 units per em: their scale is the size of the text.
 SMALLEST = """async (name) => {
     const image = document.querySelector(`#${name} img`);
@@ -193,6 +201,19 @@ def test_text_of_diagrams_is_legible_on_a_telephone(browser, address, page):
     assert hinted or page != WITH_WIDE_TABLES
     for frame in frames:
         assert frame["scrolls"] == frame["focus"] == frame["hint"] == bool(frame["label"])
+
+
+def test_a_formula_that_fits_at_four_fifths_of_its_size_does_not_scroll_on_a_telephone(browser, address):
+    context = browser.new_context(viewport=TELEPHONE)
+    tab = context.new_page()
+    formulas = []
+    for page in ("course/05-fcn/fcn.html", "course/12-one-stage/ssd.html", "course/14-top-down/yolo11.html"):
+        tab.goto(f"{address}/{page}", wait_until="load")
+        tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        formulas += tab.evaluate(SIZES)
+    context.close()
+    assert any(smaller for smaller, _, _ in formulas)
+    assert not [formula for formula in formulas if formula[1] and formula[2]]
 
 
 def test_search_finds_a_page_without_the_network(browser, address):
