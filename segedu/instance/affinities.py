@@ -14,7 +14,7 @@ Shapes: images (B, C, H, W) -> dict of `affinities` (B, A, H, W), one channel pe
     (B, 1, H, W), logits. `postprocess`: the dict -> B label maps (H, W) int32.
 Quality: targets equal a loop over pixels, and decoded they give the label map back where objects are connected; the
     mutex watershed equals a version with sets on random graphs (its tests). `cells`: instance accuracy 0.744
-    at IoU 0.5, the lowest of three seeds (watershed 0.423), in about 18 CPU-s (`segedu train affinities --data cells
+    at IoU 0.5, the lowest of three seeds (watershed 0.423), in about 20 CPU-s (`segedu train affinities --data cells
     --seeds 3`).
 Course: 10-embeddings
 Lab: 10_embeddings

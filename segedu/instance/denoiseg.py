@@ -14,7 +14,7 @@ Shapes: images (B, C, H, W) -> {"denoised": (B, C, H, W), "logits": (B, 3, H, W)
     border. `postprocess`: outputs -> B label maps (H, W) int32.
 Quality: on ideal classes of `cells` every cell comes back, less its border with others; see the tests. `noisy_cells`,
     one labelled window: instance accuracy 0.384 at IoU 0.5, the lowest of three seeds (watershed 0.184; without
-    denoising 0.327), 20.3 CPU-s (`segedu train denoiseg --data noisy_cells --seeds 3`).
+    denoising 0.327), 18.9 CPU-s (`segedu train denoiseg --data noisy_cells --seeds 3`).
 Course: 09-distances
 Lab: 09_distances
 """

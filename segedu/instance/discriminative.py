@@ -12,7 +12,7 @@ Shapes: images (B, C, H, W) -> dict of `embeddings` (B, D, H, W) and `foreground
     `postprocess`: the dict -> B label maps (H, W) int32.
 Quality: the loss equals a loop over objects and pixels; embeddings that meet both margins give the label map back
     (its tests). `cells`, with y and x as input: instance accuracy 0.749 at IoU 0.5, the lowest of three seeds
-    (watershed 0.423), in about 53 CPU-s (`segedu train discriminative --data cells --seeds 3`).
+    (watershed 0.423), in about 54 CPU-s (`segedu train discriminative --data cells --seeds 3`).
 Course: 10-embeddings
 Lab: 10_embeddings
 """

@@ -16,7 +16,7 @@ Shapes: images (B, 3, H, W), and a task for all or for each -> dict of Mask2Form
 Quality: every stage, the texts and the losses with their gradients equal those of Hugging Face's transformers at the
     same weights, on Swin, for images of any size. One small network, which starts from the small Mask2Former and learns
     all tasks at once for 2400 steps more, reaches on new streets, each task queried by its own word: semantic mIoU
-    0.895, mask AP50 0.747, PQ 0.753; the Mask2Former 0.892, 0.727, 0.741 (python -m
+    0.895, mask AP50 0.753, PQ 0.753; the Mask2Former 0.892, 0.727, 0.741 (python -m
     segedu.weights.own.street_oneformer).
 Course: 15-panoptic
 Lab: 15_universal
